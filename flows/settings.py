@@ -1,0 +1,348 @@
+"""The configuration of one model: what its columns mean, how it is trained, watched and promoted.
+
+Read from one YAML file; any value can be overridden from the environment, with ``SOFTAD_CONFIG__`` before it
+and two underscores between levels (``SOFTAD_CONFIG__MONITORING__ALARM_BUDGET=0.1``). An unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from flows.errors import BadConfig
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Window(Section):
+    """A window is a calendar period in the plant's time zone, or a number of rows in order of arrival."""
+
+    period: Literal["day", "week", "month"] | None = None
+    rows: Annotated[int, Field(ge=20)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Window:
+        if (self.period is None) == (self.rows is None):
+            raise ValueError("name either period (day, week or month) or rows, and not both")
+        return self
+
+
+class Data(Section):
+    """What the columns of the inspection files are. Columns not named here are kept, and not used."""
+
+    id: str | None = None
+    time: str | None = None
+    label: str
+    label_columns: list[str] = Field(default_factory=list, description="one-hot columns that become `label`")
+    numeric: list[str] = Field(default_factory=list)
+    categorical: list[str] = Field(default_factory=list)
+    image: str | None = Field(default=None, description="the column that holds the image's path")
+    images: Path | None = Field(default=None, description="zip or folder, relative to the config file")
+    image_size: Annotated[int, Field(ge=8, le=512)] = 32
+    slices: list[str] = Field(default_factory=list)
+    group: str | None = Field(default=None, description="rows that share it never part at a split")
+    time_zone: str = "UTC"
+    window: Window = Window(period="week")
+    left_out: dict[str, str] = Field(default_factory=dict, description="column: why it is no feature")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except Exception as error:
+            raise ValueError(f"{value!r} is no time zone; write one such as Asia/Tokyo or UTC") from error
+        return value
+
+    @model_validator(mode="after")
+    def _roles_do_not_clash(self) -> Data:
+        features = [*self.numeric, *self.categorical, *([self.image] if self.image else [])]
+        if not features:
+            raise ValueError("name at least one feature: numeric, categorical or image")
+        twice = sorted({name for name in features if features.count(name) > 1})
+        if twice:
+            raise ValueError(f"a column has one role only: {', '.join(twice)} is named twice as a feature")
+        if self.label in features or set(self.label_columns) & set(features):
+            raise ValueError(f"the label {self.label!r} cannot be a feature too")
+        if self.window.period is not None and self.time is None:
+            raise ValueError("a window by calendar needs the column `time`; use window: {rows: N} without one")
+        return self
+
+    @property
+    def features(self) -> list[str]:
+        """Columns that the model sees, images last."""
+        return [*self.numeric, *self.categorical, *([self.image] if self.image else [])]
+
+
+class Task(Section):
+    """Classification (a label out of `classes`) or regression (a numeric label)."""
+
+    kind: Literal["classification", "regression"] = "classification"
+    classes: list[str] = Field(default_factory=list, description="as text; a class not listed is quarantined")
+    normal: str | None = Field(default=None, description="the class of good parts; all others are defects")
+    tolerance: Positive | None = Field(default=None, description="regression: an error above it is a miss")
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Task:
+        if self.kind == "classification":
+            if len(self.classes) < 2:
+                raise ValueError("classification needs at least two classes")
+            if len(set(self.classes)) != len(self.classes):
+                raise ValueError("a class is listed twice")
+            if self.normal is not None and self.normal not in self.classes:
+                raise ValueError(f"normal: {self.normal!r} is not among the classes")
+        return self
+
+
+class Ingest(Section):
+    """How files are taken in."""
+
+    inbox: Path = Path("inbox")
+    outbox: Path = Path("outbox")
+    expectations: Path | None = Field(default=None, description="YAML suite, relative to the config file")
+    max_bad_share: Share = 0.2
+    settle_seconds: Annotated[float, Field(ge=0.0)] = 2.0
+    chunk_rows: Annotated[int, Field(ge=100)] = 100_000
+
+
+class Split(Section):
+    """How labelled rows are parted: by row within each class, by group, or by time."""
+
+    by: Literal["stratified", "group", "time"] = "stratified"
+    validation: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    holdout: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.25
+
+
+class Training(Section):
+    """How a challenger is trained."""
+
+    model: str = Field(default="mlp", description="linear, mlp, cnn, or package.module:factory")
+    hidden: list[int] = Field(default_factory=lambda: [64, 64])
+    epochs: Annotated[int, Field(ge=1)] = 60
+    patience: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: Positive = 2e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    thetas: list[float] = Field(default_factory=lambda: [0.05, 0.2, 0.4])
+    sigma: Positive = 1.0
+    history: Annotated[int, Field(ge=1)] = 26
+    min_rows: Annotated[int, Field(ge=20)] = 200
+    seed: int = 0
+    threads: Annotated[int, Field(ge=1)] = 2
+    device: str = "cpu"
+    split: Split = Split()
+
+    @field_validator("thetas")
+    @classmethod
+    def _some_theta(cls, value: list[float]) -> list[float]:
+        if not value:
+            raise ValueError("name at least one theta to try")
+        return value
+
+
+class Monitoring(Section):
+    """When the loss concentration counts as shifted, and where a cause is sought."""
+
+    alarm_budget: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    windows: Annotated[int, Field(ge=1)] = 52
+    label_age_days: Annotated[float, Field(ge=0.0)] = 3.0
+    min_reference_rows: Annotated[int, Field(ge=200)] = 500
+    min_window_rows: Annotated[int, Field(ge=10)] = 50
+    relevant_effect: Annotated[float, Field(ge=1.0)] = 1.15
+    inspect_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    report_rows: Annotated[int, Field(ge=100, le=20_000)] = 1_000
+    html_reports: Annotated[int, Field(ge=0)] = 8
+    seed: int = 0
+
+
+class Promotion(Section):
+    """Margins within which the challenger must not be worse than the champion."""
+
+    mean_margin: Positive = 0.02
+    tail_margin: Positive = 0.05
+    stability_margin: Positive = 0.05
+    recall_margin: Positive = 0.01
+    slice_margin: Positive = 0.10
+    min_slice_rows: Annotated[int, Field(ge=20)] = 200
+    min_holdout_rows: Annotated[int, Field(ge=20)] = 100
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    resamples: Annotated[int, Field(ge=200)] = 2_000
+    protected: list[str] = Field(default_factory=list, description="slice columns; empty: all of data.slices")
+
+
+class Alerts(Section):
+    """Who is told, and in which language."""
+
+    language: Literal["en", "ja"] = "en"
+    channels: list[str] = Field(default_factory=list, description="Apprise URLs; the log and a file always")
+    page_url: str | None = None
+    timeout_seconds: Positive = 10.0
+
+    @field_validator("channels")
+    @classmethod
+    def _parses(cls, value: list[str]) -> list[str]:
+        import apprise
+
+        for number, url in enumerate(value, start=1):
+            if apprise.Apprise.instantiate(url, suppress_exceptions=True) is None:
+                scheme = url.split(":", 1)[0] if ":" in url else "no scheme"
+                raise ValueError(f"channel {number} ({scheme}:…) is not an address that Apprise understands")
+        return value
+
+
+class Tracking(Section):
+    """Where runs and models are kept; empty: SQLite and a folder in the workspace."""
+
+    uri: str | None = None
+    artifacts: str | None = None
+
+
+class Schedule(Section):
+    """When the deployments run, as cron lines in the plant's time zone."""
+
+    cycle: str = "*/15 * * * *"
+    retrain: str | None = "0 3 1 * *"
+
+
+class Settings(BaseSettings):
+    """One model's whole configuration.
+
+    >>> settings = Settings.model_validate({"name": "line-a", "data": {"label": "ok", "numeric": ["x"],
+    ...     "window": {"rows": 500}}, "task": {"classes": ["0", "1"]}})
+    >>> settings.monitoring.alarm_budget, settings.data.features
+    (0.05, ['x'])
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="SOFTAD_CONFIG__", env_nested_delimiter="__"
+    )
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    data: Data
+    task: Task = Task(kind="classification", classes=["0", "1"])
+    ingest: Ingest = Ingest()
+    training: Training = Training()
+    monitoring: Monitoring = Monitoring()
+    promotion: Promotion = Promotion()
+    alerts: Alerts = Alerts()
+    tracking: Tracking = Tracking()
+    schedule: Schedule = Schedule()
+    source: Path | None = Field(default=None, exclude=True, description="the file that it was read from")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment beats the file."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Settings:
+        if self.training.split.by == "group" and self.data.group is None:
+            raise ValueError("training.split.by: group needs data.group, the column to split by")
+        if self.training.split.by == "time" and self.data.time is None:
+            raise ValueError("training.split.by: time needs data.time, the column to split by")
+        return self
+
+    def beside_config(self, path: Path) -> Path:
+        """`path`, taken relative to the folder of the config file."""
+        return path if path.is_absolute() or self.source is None else self.source.parent / path
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with any value of the configuration."""
+        import hashlib
+
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a config file.
+
+    Raises
+    ------
+    BadConfig: the file is missing, is no YAML, has an unknown key or a value that does not fit; the
+        sentence names the key and what may stand there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise BadConfig(
+            f"{path}: there is no config file; write one with `softad init DATA`, or name it with --config"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path}: the config file cannot be read ({error}); save it as UTF-8 text") from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise BadConfig(f"{path}{where}: this is not valid YAML; mend the line and try again") from error
+    if not isinstance(document, dict):
+        raise BadConfig(f"{path}: a config is a list of `key: value` lines; this file holds none")
+    try:
+        settings = Settings(**{**document, "source": path.absolute()})
+    except ValidationError as error:
+        raise BadConfig(f"{path}: {explain(error)}") from error
+    return settings
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing that a config check found, as a sentence with the key's full name."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys([str(part) for part in first["loc"][:-1]])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"the key {key!r} is unknown; {hint}"
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing; add it"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], dict) or "channels" in key else f" (it is {first['input']!r})"
+    return f"{key or 'config'}: {message}{shown}"
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    model: Any = Settings
+    for part in parents:
+        field = model.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return [name for name in model.model_fields if name != "source"]
+
+
+def dump_settings(settings: Settings) -> str:
+    """The configuration as YAML, without the values that are the defaults of their section."""
+    document = settings.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def environment_overrides() -> dict[str, str]:
+    """The variables that change a configuration, for the run's parameters.
+
+    >>> isinstance(environment_overrides(), dict)
+    True
+    """
+    sections = tuple(f"SOFTAD_CONFIG__{name.upper()}" for name in Settings.model_fields)
+    return {key: value for key, value in os.environ.items() if key.startswith(sections)}

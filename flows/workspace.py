@@ -1,0 +1,175 @@
+"""Where a plant's data lies: the folders of one workspace, its format version, and its lock.
+
+::
+
+    workspace/
+      workspace.json        format version; a newer one is refused
+      config.yaml           the default config (several models: one config each, named with --config)
+      inbox/  inbox/labels/ files to take in (per model: `ingest.inbox`)
+      archive/<model>/      files that were taken in
+      outbox/predictions/   what the plant's systems read
+      outbox/alerts/        alerts, one JSON document each
+      tables/<model>/       Delta tables
+      images/<model>/       images by content hash
+      reports/<model>/      Evidently reports, JSON and HTML
+      page/<model>/         the page
+      mlflow/ prefect/ logs/ cache/ run/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.errors import BadConfig, Refused
+from flows.settings import Settings
+
+FORMAT = 1
+"""Version of the workspace's layout; raised when an older program could not read it."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One workspace seen by one model.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     place = Workspace.open(Path(folder) / "workspace", "line-a")
+    ...     (place.root / "workspace.json").exists(), place.tables.name
+    (True, 'line-a')
+    """
+
+    root: Path
+    model: str
+    inbox: Path
+    outbox: Path
+
+    @classmethod
+    def open(cls, root: Path, model: str = "default", settings: Settings | None = None) -> Workspace:
+        """Open a workspace, making its folders where they are missing.
+
+        Raises
+        ------
+        BadConfig: the workspace was made by a newer version, or its folder cannot be written.
+        """
+        root = root.absolute()
+        inbox = root / (settings.ingest.inbox if settings else "inbox")
+        outbox = root / (settings.ingest.outbox if settings else "outbox")
+        place = cls(root=root, model=settings.name if settings else model, inbox=inbox, outbox=outbox)
+        marker = root / "workspace.json"
+        try:
+            if marker.exists():
+                _check_format(marker)
+            else:
+                root.mkdir(parents=True, exist_ok=True)
+                write_atomically(marker, json.dumps({"format": FORMAT}) + "\n")
+            for folder in (inbox / "labels", outbox / "predictions", outbox / "alerts", place.tables, place.page):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadConfig(
+                f"{root}: the workspace cannot be written ({error.strerror}); give a folder that can, with --workspace"
+            ) from error
+        return place
+
+    @property
+    def tables(self) -> Path:
+        """Delta tables of this model."""
+        return self.root / "tables" / self.model
+
+    @property
+    def images(self) -> Path:
+        """Images of this model, by content hash."""
+        return self.root / "images" / self.model
+
+    @property
+    def archive(self) -> Path:
+        """Files of this model's inbox that were taken in."""
+        return self.root / "archive" / self.model
+
+    @property
+    def reports(self) -> Path:
+        """Evidently's reports of this model."""
+        return self.root / "reports" / self.model
+
+    @property
+    def page(self) -> Path:
+        """The page of this model; `index.html` in it."""
+        return self.root / "page" / self.model
+
+    @property
+    def cache(self) -> Path:
+        """Downloaded models; may be deleted at any time."""
+        return self.root / "cache" / self.model
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's database and artifacts, where no server is configured."""
+        return self.root / "mlflow"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's home."""
+        return self.root / "prefect"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the processes that `softad up` starts."""
+        return self.root / "logs"
+
+    @property
+    def runtime(self) -> Path:
+        """What is running now: process ids, addresses, locks."""
+        return self.root / "run"
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        """Hold this model's lock `name` (for example "cycle" or "retrain"); freed when the process dies.
+
+        Raises
+        ------
+        Refused: another process holds it and `wait` is false.
+        """
+        self.runtime.mkdir(parents=True, exist_ok=True)
+        path = self.runtime / f"{self.model}.{name}.lock"
+        with path.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise Refused(f"another {name} of {self.model} is running; wait until it has ended") from error
+            yield
+
+
+def _check_format(marker: Path) -> None:
+    try:
+        found = json.loads(marker.read_text())["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadConfig(f"{marker}: the workspace's version cannot be read; restore it from a backup") from error
+    if not isinstance(found, int) or found > FORMAT:
+        raise BadConfig(
+            f"{marker.parent}: this workspace has format {found}, made by a newer version; this program reads up to "
+            f"format {FORMAT}; install the newer version, or name another folder with --workspace"
+        )
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise

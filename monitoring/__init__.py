@@ -1,0 +1,1 @@
+"""From predictions and labels to a decision."""

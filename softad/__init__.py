@@ -1,0 +1,1 @@
+"""Soft ascent-descent for torch."""
