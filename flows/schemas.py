@@ -1,0 +1,160 @@
+"""The tables: their names, and the columns that the system itself keeps in each.
+
+A table may hold more columns than are declared here (the plant's own columns of an inspection); never fewer.
+Times are UTC with microseconds.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+TIME = pa.timestamp("us", tz="UTC")
+_TEXT, _INT, _INT32, _REAL, _FLAG = pa.string(), pa.int64(), pa.int32(), pa.float64(), pa.bool_()
+
+TABLES: dict[str, pa.Schema] = {
+    # one row for each file that was looked at; the last table written at an ingest, so its row says "all is there"
+    "files": pa.schema(
+        {
+            "sha": _TEXT,
+            "name": _TEXT,
+            "kind": _TEXT,
+            "status": _TEXT,
+            "read": _INT,
+            "accepted": _INT,
+            "quarantined": _INT,
+            "duplicates": _INT,
+            "corrections": _INT,
+            "message": _TEXT,
+            "config_digest": _TEXT,
+            "at": TIME,
+        }
+    ),
+    # _seq counts ids in order of arrival from 0 without a gap; a correction keeps the _seq of the id that it corrects
+    "inspections": pa.schema(
+        {
+            "_id": _TEXT,
+            "_time": TIME,
+            "_at": TIME,
+            "_seq": _INT,
+            "_version": _INT32,
+            "_hash": _TEXT,
+            "_file": _TEXT,
+            "_row": _INT,
+            "_image": _TEXT,
+        }
+    ),
+    "quarantine": pa.schema(
+        {
+            "_file": _TEXT,
+            "_row": _INT,
+            "_id": _TEXT,
+            "kind": _TEXT,
+            "reasons": _TEXT,
+            "record": _TEXT,
+            "state": _TEXT,
+            "at": TIME,
+        }
+    ),
+    "labels": pa.schema(
+        {
+            "_id": _TEXT,
+            "label": _TEXT,
+            "label_value": _REAL,
+            "_time": TIME,
+            "inspector": _TEXT,
+            "probability": _REAL,
+            "_version": _INT32,
+            "_file": _TEXT,
+            "_row": _INT,
+        }
+    ),
+    "predictions": pa.schema(
+        {
+            "_id": _TEXT,
+            "_version": _INT32,
+            "model_version": _TEXT,
+            "prediction": _TEXT,
+            "value": _REAL,
+            "probabilities": pa.list_(pa.float32()),
+            "warnings": _TEXT,
+            "at": TIME,
+        }
+    ),
+    "windows": pa.schema(
+        {
+            "life": _TEXT,
+            "window": _TEXT,
+            "start": TIME,
+            "end": TIME,
+            "rows": _INT,
+            "labelled": _INT,
+            "model_version": _TEXT,
+            "state": _TEXT,
+            "alarm": _FLAG,
+            "statistic": _REAL,
+            "threshold": _REAL,
+            "budget_spent": _REAL,
+            "verdict": _TEXT,
+            "figures": _TEXT,
+            "findings": _TEXT,
+            "scan": _TEXT,
+            "report": _TEXT,
+            "at": TIME,
+        }
+    ),
+    "references": pa.schema({"life": _TEXT, "_id": _TEXT, "loss": _REAL, "window": _TEXT}),
+    "lives": pa.schema({"life": _TEXT, "model_version": _TEXT, "started_at": TIME, "scan": _TEXT, "reason": _TEXT}),
+    # the newest record of a key is its state
+    "incidents": pa.schema({"key": _TEXT, "event": _TEXT, "record": _TEXT, "at": TIME}),
+    "ledger": pa.schema(
+        {"key": _TEXT, "at": TIME, "actor": _TEXT, "action": _TEXT, "subject": _TEXT, "details": _TEXT}
+    ),
+}
+"""Name of each table -> its declared columns (Arrow types)."""
+
+
+def conform(table: pa.Table, declared: pa.Schema) -> pa.Table:
+    """`table` with the declared columns in their types (missing ones as nulls), and its own columns after them.
+
+    Own columns become one of text, float64, int64, bool, time or binary: what a Delta table can keep.
+
+    Raises
+    ------
+    ValueError: a declared column holds values that its type cannot.
+
+    >>> conform(pa.table({"key": ["a"], "more": [1.5]}), TABLES["incidents"]).column_names
+    ['key', 'event', 'record', 'at', 'more']
+    """
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for field in declared:
+        if field.name not in table.column_names:
+            columns[field.name] = pa.nulls(table.num_rows, field.type)
+            continue
+        column = table[field.name]
+        try:
+            columns[field.name] = column if column.type == field.type else column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"column {field.name!r} must hold {field.type}, not {column.type}: {error}") from error
+    for name in table.column_names:
+        if name not in columns:
+            columns[name] = table[name].cast(plain_type(table[name].type))
+    return pa.table(columns)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type in which a column of type `kind` is kept.
+
+    >>> plain_type(pa.large_string()), plain_type(pa.timestamp("ns", "Asia/Tokyo"))
+    (DataType(string), TimestampType(timestamp[us, tz=UTC]))
+    """
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_timestamp(kind):
+        return TIME
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_unsigned_integer(kind):
+        return pa.int64()
+    return kind

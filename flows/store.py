@@ -1,0 +1,390 @@
+"""The tables of one model, kept as Delta tables: appended to exactly once, readable as they were at any version.
+
+The only module that knows Delta Lake. Everything else asks questions in SQL (DuckDB) or for a pandas frame.
+"""
+
+# Queries are put together from our own words and from names that `quoted` has made safe.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+
+from flows.errors import BadConfig, Unavailable
+from flows.schemas import TABLES, conform
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    from deltalake import DeltaTable
+
+__all__ = ["TABLES", "Store", "current_labels", "current_rows", "translated"]
+_ATTEMPTS = 8
+"""How often an append is tried while other processes write to the same table."""
+
+_CONFIGURATION: Mapping[str, str | None] = {
+    # Old log entries are what time travel reads; nothing may tidy them away behind our back.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+}
+
+
+class Store:
+    """The tables of one model under one folder or address.
+
+    Parameters
+    ----------
+    folder: a folder, or an address such as ``s3://bucket/plant/line-a``.
+    storage_options: what an object store needs (endpoint, keys), as Delta Lake names it.
+
+    >>> import tempfile, pandas as pd
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = Store(folder)
+    ...     entry = pd.DataFrame({"key": ["a"], "action": ["promoted"]})
+    ...     first, again = store.append("ledger", entry, key="a"), store.append("ledger", entry, key="a")
+    ...     first, again, store.count("ledger"), store.read("ledger", columns=["action"])["action"].tolist()
+    (True, False, 1, ['promoted'])
+    """
+
+    def __init__(self, folder: Path | str, storage_options: Mapping[str, str] | None = None) -> None:
+        self.remote = "://" in str(folder)
+        self.root = str(folder).rstrip("/") if self.remote else str(Path(folder).absolute())
+        self.storage_options = dict(storage_options) if storage_options else None
+
+    def append(self, table: str, frame: Any, *, key: str) -> bool:
+        """Append rows exactly once for this table and key; `False`, and nothing written, when they are there already.
+
+        Parameters
+        ----------
+        frame: a pandas frame, an Arrow table, or a ``RecordBatchReader`` (read once, in bounded memory).
+            Declared columns that it lacks become nulls; columns new to the table are added to it.
+        key: names the write: the file's SHA-256, a window, a run.
+
+        Raises
+        ------
+        BadConfig: a column holds another type than the table has kept so far.
+        Unavailable: the disk is full, or other writers did not let go.
+        """
+        from deltalake import CommitProperties, Transaction, write_deltalake
+        from deltalake.exceptions import CommitFailedError
+
+        # A stream cannot be rewound, so it has one attempt.
+        streamed = isinstance(frame, pa.RecordBatchReader)
+        data = _conformed_stream(frame, TABLES[table]) if streamed else conform(_arrow(frame), TABLES[table])
+        properties = CommitProperties(app_transactions=[Transaction(key, 1)], custom_metadata={"key": key})
+        with translated(f"table {table}"):
+            for attempt in range(1 if streamed else _ATTEMPTS):
+                opened = self._open(table) or self._create(table)
+                if opened.transaction_version(key) is not None:
+                    return False
+                self._refuse_other_types(table, opened, data.schema)
+                try:
+                    write_deltalake(opened, data, mode="append", schema_mode="merge", commit_properties=properties)
+                    return True
+                except CommitFailedError:
+                    # Another process committed meanwhile: with our key (then we are done), or a new column.
+                    time.sleep(0.05 * 2**attempt)
+            if self.has(table, key):
+                return False
+        raise Unavailable(f"table {table} is being written by another process all the time; try again in a minute")
+
+    def has(self, table: str, key: str) -> bool:
+        """Whether the rows of `key` are in `table`."""
+        opened = self._open(table)
+        return opened is not None and opened.transaction_version(key) is not None
+
+    def read(
+        self,
+        table: str,
+        *,
+        columns: list[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+        order: str | None = None,
+    ) -> pd.DataFrame:
+        """Rows of one table; an empty frame with the declared columns when there is none.
+
+        Parameters
+        ----------
+        columns: which, and in which order; all when not given.
+        where, order: SQL over the table's columns, for example ``"_seq >= 100"`` and ``"_seq"``. Without an order
+            the rows come in any order: say one wherever it matters.
+        version: the table as it was then; now when not given.
+        """
+        query = _selection(quoted(table), columns, where, order)
+        return self.sql(query, versions={} if version is None else {table: version})
+
+    def sql(self, query: str, *, versions: Mapping[str, int] | None = None, **tables: Any) -> pd.DataFrame:
+        """The answer to a DuckDB query, in which every table of `TABLES` is a view under its name.
+
+        Parameters
+        ----------
+        versions: table -> the version to read instead of the present one.
+        tables: further frames (pandas or Arrow), known in the query by their keyword.
+        """
+        return cast("pd.DataFrame", self.arrow(query, versions=versions, **tables).to_pandas())
+
+    def arrow(self, query: str, *, versions: Mapping[str, int] | None = None, **tables: Any) -> pa.Table:
+        """As `sql`, as an Arrow table (for many rows: no copy into pandas)."""
+        with translated("the tables"), self._connection(query, versions or {}, tables) as connection:
+            return connection.sql(query).to_arrow_table()
+
+    def version(self, table: str) -> int | None:
+        """The present version of a table; None when it does not exist."""
+        opened = self._open(table)
+        return None if opened is None else int(opened.version())
+
+    def versions(self) -> dict[str, int]:
+        """The present version of every table that exists."""
+        found = {table: self.version(table) for table in TABLES}
+        return {table: version for table, version in found.items() if version is not None}
+
+    def count(self, table: str, where: str | None = None) -> int:
+        """Number of rows, all or those for which the SQL condition holds."""
+        query = f"SELECT count(*) AS n FROM {quoted(table)}" + (f" WHERE {where}" if where else "")
+        return int(self.arrow(query)["n"][0].as_py())
+
+    def columns(self, table: str) -> pa.Schema:
+        """Columns and types of a table: the declared ones, and what the plant's files brought."""
+        opened = self._open(table)
+        return TABLES[table] if opened is None else pa.schema(opened.schema().to_arrow())
+
+    def compact(self, keep: Mapping[str, set[int]], *, retention_hours: int = 24, min_files: int = 8) -> dict[str, int]:
+        """Join small files, and remove files that no version in `keep` and no recent reader needs.
+
+        Parameters
+        ----------
+        keep: table -> versions that must stay readable, for example those that a model was trained on.
+        retention_hours: files let go of more recently than this stay too, for readers that run now.
+        min_files: tables with fewer files stay as they are.
+
+        Returns
+        -------
+        table -> number of files removed.
+        """
+        removed: dict[str, int] = {}
+        for table in TABLES:
+            opened = self._open(table)
+            if opened is None:
+                continue
+            # The version that was newest until now stays readable too: a process may have just opened it.
+            kept = {*keep.get(table, set()), int(opened.version())}
+            with translated(f"table {table}"):
+                if len(opened.file_uris()) >= min_files:
+                    opened.optimize.compact()
+                doomed = opened.vacuum(
+                    retention_hours=retention_hours, enforce_retention_duration=False, keep_versions=sorted(kept)
+                )
+                if doomed:
+                    opened.vacuum(
+                        retention_hours=retention_hours,
+                        enforce_retention_duration=False,
+                        dry_run=False,
+                        keep_versions=sorted(kept),
+                    )
+            removed[table] = len(doomed)
+        return removed
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _uri(self, table: str) -> str:
+        if table not in TABLES:
+            raise ValueError(f"table must be one of {', '.join(TABLES)}; {table!r} is none of them")
+        return f"{self.root}/{table}"
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        uri = self._uri(table)
+        # Asking the file system is far cheaper than having Delta Lake look for a log.
+        if not self.remote and not Path(uri, "_delta_log").is_dir():
+            return None
+        try:
+            return DeltaTable(uri, version=version, storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+
+    def _create(self, table: str) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        DeltaTable.create(
+            self._uri(table),
+            schema=TABLES[table],
+            mode="ignore",
+            configuration=_CONFIGURATION,
+            storage_options=self.storage_options,
+        )
+        return DeltaTable(self._uri(table), storage_options=self.storage_options)
+
+    def _refuse_other_types(self, table: str, opened: DeltaTable, schema: pa.Schema) -> None:
+        kept = pa.schema(opened.schema().to_arrow())
+        for field in schema:
+            if field.name in kept.names and field.name not in TABLES[table].names:
+                before, after = kept.field(field.name).type, field.type
+                if before != after:
+                    raise BadConfig(
+                        f"column {field.name!r} of table {table} was kept as {_plain(before)} so far and would now be "
+                        f"{_plain(after)}; list it in the config as before, or give the new kind of column a new name"
+                    )
+
+    @contextmanager
+    def _connection(
+        self, query: str, versions: Mapping[str, int], tables: Mapping[str, Any]
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        import duckdb
+
+        words = set(re.findall(r"\w+", query))
+        with duckdb.connect(config={"autoinstall_known_extensions": "false", "threads": "2"}) as connection:
+            connection.execute("SET TimeZone='UTC'")
+            for name, frame in tables.items():
+                connection.register(name, _arrow(frame))
+            for table in TABLES:
+                if table in words and table not in tables:
+                    self._register(connection, table, versions.get(table))
+            yield connection
+
+    def _register(self, connection: duckdb.DuckDBPyConnection, table: str, version: int | None) -> None:
+        opened = self._open(table, version)
+        files = [] if opened is None else sorted(opened.file_uris())
+        if opened is None or not files:
+            schema = TABLES[table] if opened is None else pa.schema(opened.schema().to_arrow())
+            connection.register(table, schema.empty_table())
+            return
+        present = pa.schema(opened.schema().to_arrow())
+        absent = [field for field in TABLES[table] if field.name not in present.names]
+        if self.remote:
+            # DuckDB reads an object store only with an extension that it would download; Arrow reads it as it is.
+            connection.register(f"_{table}_files", opened.to_pyarrow_dataset())
+            source = f'"_{table}_files"'
+        else:
+            listed = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
+            source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        extra = "".join(f", NULL::{_duckdb_type(field.type)} AS {quoted(field.name)}" for field in absent)
+        connection.execute(f"CREATE VIEW {quoted(table)} AS SELECT *{extra} FROM {source}")
+
+
+def current_rows(
+    store: Store, *, columns: list[str] | None = None, where: str | None = None, version: int | None = None
+) -> pd.DataFrame:
+    """The newest version of every inspection, in order of arrival.
+
+    Parameters
+    ----------
+    columns, where: as in `Store.read`; the condition is applied to the newest versions.
+    version: of the table `inspections`, to see what was the newest then.
+    """
+    return _newest(store, "inspections", _selection("t", columns, where, "_seq, _id"), version)
+
+
+def current_labels(
+    store: Store, *, columns: list[str] | None = None, where: str | None = None, version: int | None = None
+) -> pd.DataFrame:
+    """The newest label of every id, also of ids whose inspection has not come yet; ordered by id."""
+    return _newest(store, "labels", _selection("t", columns, where, "_id"), version)
+
+
+def _newest(store: Store, table: str, selection: str, version: int | None) -> pd.DataFrame:
+    # Few ids have a second version: joining those few is far cheaper than ranking all rows.
+    query = (
+        f"WITH newest AS (SELECT _id, max(_version) AS top FROM {table} WHERE _version > 1 GROUP BY _id), "
+        f"t AS (SELECT r.* FROM {table} r LEFT JOIN newest USING (_id) WHERE top IS NULL OR r._version = top) "
+        + selection
+    )
+    return store.sql(query, versions={} if version is None else {table: version})
+
+
+def _selection(source: str, columns: list[str] | None, where: str | None, order: str | None) -> str:
+    chosen = "*" if columns is None else ", ".join(quoted(name) for name in columns)
+    query = f"SELECT {chosen} FROM {source}"
+    return query + (f" WHERE {where}" if where else "") + (f" ORDER BY {order}" if order else "")
+
+
+def quoted(name: str) -> str:
+    """A column or table name as SQL takes it, whatever characters it has.
+
+    >>> quoted('Torque [Nm]'), quoted('a"b')
+    ('"Torque [Nm]"', '"a""b"')
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn a full disk, as any of our libraries reports it, into one sentence.
+
+    Raises
+    ------
+    Unavailable: the disk is full or the quota is used up. All other errors pass through.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise Unavailable(
+                f"{what}: the disk is full, so nothing was taken in; free some space and run the same command again"
+            ) from error
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that nothing more fits on the disk.
+
+    >>> is_disk_full(OSError(28, "No space left on device")), is_disk_full(OSError(2, "No such file"))
+    (True, False)
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            return True
+        if re.search(r"No space left on device|Disk quota exceeded|os error (28|122|27)\b", str(seen)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _arrow(frame: Any) -> pa.Table:
+    if isinstance(frame, pa.Table):
+        return frame
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
+def _conformed_stream(reader: pa.RecordBatchReader, declared: pa.Schema) -> pa.RecordBatchReader:
+    schema = conform(reader.schema.empty_table(), declared).schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            yield from conform(pa.Table.from_batches([batch]), declared).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _duckdb_type(kind: pa.DataType) -> str:
+    names = {
+        pa.string(): "VARCHAR",
+        pa.int64(): "BIGINT",
+        pa.int32(): "INTEGER",
+        pa.float64(): "DOUBLE",
+        pa.bool_(): "BOOLEAN",
+        pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+        pa.list_(pa.float32()): "FLOAT[]",
+    }
+    return names[kind]
+
+
+def _plain(kind: pa.DataType) -> str:
+    return (
+        "a number"
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        else "text"
+        if kind == pa.string()
+        else str(kind)
+    )
