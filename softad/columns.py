@@ -1,0 +1,216 @@
+"""How single columns become numbers for a network, and what a row's warnings say about them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Array = npt.NDArray[np.float64]
+
+LINEAR = 4.0
+"""Within so many robust deviations of the median a measurement enters linearly, beyond it by its logarithm."""
+MARGIN = 0.1
+"""A measurement is warned about where it lies further outside the training range than this share of it."""
+
+
+def _squash(z: Array) -> Array:
+    size = np.abs(z)
+    return np.where(size <= LINEAR, z, np.sign(z) * (LINEAR + np.log1p(np.maximum(size - LINEAR, 0.0))))
+
+
+@dataclass(frozen=True)
+class NumericColumn:
+    """A measurement: missing values by the median, scaled so that neither unit nor outliers matter.
+
+    Attributes
+    ----------
+    name: the column.
+    median, spread: of the finite training values; spread 0 where they are all equal, or there are none.
+    centre, scale: of the squashed training values, whose mean becomes 0 and deviation 1.
+    low, high: training range; None where there was no value.
+    indicated: whether training rows missed values, so that missing is a feature of its own.
+    """
+
+    name: str
+    median: float
+    spread: float
+    centre: float
+    scale: float
+    low: float | None
+    high: float | None
+    indicated: bool
+
+    @classmethod
+    def fit(cls, values: Array, name: str) -> NumericColumn:
+        """Learn from training values, shape (n,); whatever is not finite counts as missing."""
+        present = values[np.isfinite(values)]
+        indicated = bool(present.size < values.size and present.size > 0)
+        if present.size == 0:
+            return cls(name, 0.0, 0.0, 0.0, 1.0, None, None, indicated)
+        median = float(np.median(present))
+        low, high = float(present.min()), float(present.max())
+        spread = _spread(present, median)
+        if spread == 0.0:
+            return cls(name, median, 0.0, 0.0, 1.0, low, high, indicated)
+        squashed = _squash(_deviation(present, median, spread))
+        return cls(name, median, spread, float(squashed.mean()), float(squashed.std()) or 1.0, low, high, indicated)
+
+    @property
+    def width(self) -> int:
+        """How many features the column becomes."""
+        return 1 + self.indicated
+
+    def transform(self, values: Array) -> Array:
+        """Shape (n,) to (n, width). A column that was constant in training says nothing, and is 0."""
+        missing = ~np.isfinite(values)
+        if self.spread == 0.0:
+            scaled = np.zeros(values.size)
+        else:
+            filled = np.where(missing, self.median, values)
+            scaled = (_squash(_deviation(filled, self.median, self.spread)) - self.centre) / self.scale
+        return np.stack([scaled, missing.astype(np.float64)], axis=1) if self.indicated else scaled[:, None]
+
+    def warnings(self, values: Array) -> list[tuple[int, str]]:
+        """Row numbers, with what is unusual about their values."""
+        missing = np.isnan(values)
+        found: list[tuple[int, str]] = []
+        if not self.indicated and self.low is not None:
+            found += [
+                (int(row), f"{self.name}: missing, and never missing in training") for row in np.flatnonzero(missing)
+            ]
+        if self.low is None or self.high is None:
+            return [(int(row), f"{self.name}: had no value in training, not used") for row in np.flatnonzero(~missing)]
+        room = MARGIN * min(self.high - self.low, 1e308)
+        with np.errstate(invalid="ignore"):
+            outside = (values < self.low - room) | (values > self.high + room)
+        where = f"the training range, {self.low:.6g} to {self.high:.6g}"
+        found += [(int(row), f"{self.name}: {values[row]:.6g} is outside {where}") for row in np.flatnonzero(outside)]
+        return found
+
+
+def _spread(present: Array, median: float) -> float:
+    """Quartile range as a deviation; where half of the values are equal, the mean distance from the median."""
+    first, third = np.quantile(present, [0.25, 0.75])
+    with np.errstate(over="ignore"):
+        spread = float(third / 1.349 - first / 1.349)
+        if not spread > 0.0:
+            spread = float((np.abs(present / 2.0 - median / 2.0) / present.size).sum() * 2.0)
+    # Differences at the edge of floating point are rounding, not a measurement.
+    size = max(abs(median), abs(float(present.min())), abs(float(present.max())))
+    return min(spread, 1e308) if spread > 1e-12 * size else 0.0
+
+
+def _deviation(values: Array, median: float, spread: float) -> Array:
+    with np.errstate(over="ignore"):
+        return np.clip(values / spread - median / spread, -1e300, 1e300)
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A word from a list: one feature each, one for missing where training missed some, one for all others.
+
+    Attributes
+    ----------
+    name: the column.
+    values: the words seen in training, the most frequent first; beyond `LARGEST` of them the rest are others.
+    rest: words that were seen, and are counted among the others.
+    missing: whether training rows missed values.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    rest: tuple[str, ...]
+    missing: bool
+
+    LARGEST = 100
+
+    @classmethod
+    def fit(cls, words: npt.NDArray[Any], name: str) -> CategoryColumn:
+        """Learn from training words, shape (n,), None where missing."""
+        counts: dict[str, int] = {}
+        codes, uniques = pd.factorize(words)
+        for word, count in zip(uniques, np.bincount(codes[codes >= 0], minlength=len(uniques)), strict=True):
+            counts[str(word)] = int(count)
+        ordered = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls(name, tuple(ordered[: cls.LARGEST]), tuple(ordered[cls.LARGEST :]), bool((codes < 0).any()))
+
+    @property
+    def width(self) -> int:
+        """How many features the column becomes."""
+        return len(self.values) + self.missing + 1
+
+    def transform(self, words: npt.NDArray[Any]) -> Array:
+        """Shape (n,) to (n, width): a single 1 a row."""
+        place = {word: number for number, word in enumerate(self.values)}
+        codes, uniques = pd.factorize(words)
+        other = self.width - 1
+        # A missing value where training missed none is like any other word that was never seen.
+        places = np.array([*(place.get(str(word), other) for word in uniques), len(place) if self.missing else other])
+        encoded = np.zeros((len(words), self.width))
+        encoded[np.arange(len(words)), places[codes]] = 1.0
+        return encoded
+
+    def warnings(self, words: npt.NDArray[Any]) -> list[tuple[int, str]]:
+        """Row numbers, with what was never seen in training."""
+        known = {*self.values, *self.rest}
+        codes, uniques = pd.factorize(words)
+        strange = np.array([str(word) not in known for word in uniques] + [not self.missing], dtype=bool)
+        said = [f"{self.name}: {word} was never seen in training" for word in uniques]
+        said.append(f"{self.name}: missing, and never missing in training")
+        return [(int(row), said[codes[row]]) for row in np.flatnonzero(strange[codes])]
+
+
+def numbers_of(frame: pd.DataFrame, name: str) -> Array:
+    """A column as double precision numbers, NaN where missing.
+
+    >>> numbers_of(pd.DataFrame({"x": [1, None, "2.5"]}, dtype=object), "x").tolist()
+    [1.0, nan, 2.5]
+
+    Raises
+    ------
+    ValueError: the column is missing, or holds something that is no number; names the first.
+    """
+    column = _column(frame, name)
+    numbers = pd.to_numeric(column, errors="coerce")
+    values = np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    bad = np.isnan(values) & column.notna().to_numpy()
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"{name}: {column.iloc[row]!r} in row {row}; allowed: a number, or nothing")
+    return values
+
+
+def words_of(frame: pd.DataFrame, name: str) -> npt.NDArray[Any]:
+    """A column as text, None where missing; whole numbers are written without a decimal point.
+
+    >>> words_of(pd.DataFrame({"m": [3.0, None, 4.5]}), "m").tolist()
+    ['3', None, '4.5']
+
+    Raises
+    ------
+    ValueError: the column is missing.
+    """
+    column = _column(frame, name)
+    codes, uniques = pd.factorize(column)
+    texts = np.array([*(_text(value) for value in uniques), None], dtype=object)
+    return np.asarray(texts[codes])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float | np.floating) and math.isfinite(value) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    if name not in frame.columns:
+        raise ValueError(f"{name}: the column is missing; here are {', '.join(map(str, frame.columns))}")
+    column = frame[name]
+    if not isinstance(column, pd.Series):
+        raise ValueError(f"{name}: the column occurs {column.shape[1]} times; allowed: once")
+    return column
