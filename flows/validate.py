@@ -1,0 +1,303 @@
+"""Check rows against the expectation suite: which rows fail which rule, all of them, by name.
+
+The only module that knows Great Expectations. Its own lists of failing rows are capped, or lost when a value has the
+wrong type; so values are coerced before, rows are found again by a column of row numbers, and a rule that could not be
+evaluated is an error with its name, never a pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from flows.errors import BadConfig
+from flows.rules import Rule, load_suite, plan, unknown_type
+
+__all__ = ["BrokenRule", "Checker", "Failure", "RuleFailures", "check", "load_suite"]
+
+_ROW = "__row__"
+"""Column of row numbers, unique in each frame: without one, Great Expectations does not say which rows fail."""
+
+
+@dataclass(frozen=True)
+class RuleFailures:
+    """Rows that fail one rule.
+
+    Attributes
+    ----------
+    rows: (k,) positions in the frame, ascending.
+    values: the k values (a tuple where the rule names several columns).
+    """
+
+    rule: Rule
+    rows: np.ndarray
+    values: list[Any]
+
+
+@dataclass(frozen=True)
+class BrokenRule:
+    """A rule about the whole that does not hold.
+
+    Attributes
+    ----------
+    observed: what was found instead, as text.
+    """
+
+    rule: Rule
+    observed: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One value that fails one rule; `row` is None where the rule is about the whole."""
+
+    row: int | None
+    rule: str
+    column: str
+    value: Any
+
+
+class Checker:
+    """One suite, ready to check one frame after the other.
+
+    Parameters
+    ----------
+    suite: as `load_suite` gives it.
+    source: the suite's file, for error sentences.
+    time_columns: column -> time zone, for columns that come as times; limits written as text are read in that zone.
+
+    Raises
+    ------
+    BadConfig: an expectation that does not exist, or an argument that does not fit.
+
+    >>> checker = Checker([{"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "max_value": 5},
+    ...                     "meta": {"rule": "x small"}}])
+    >>> found = checker.rows(pd.DataFrame({"x": [1.0, 7.0, float("nan"), 9.0]}))
+    >>> found[0].rule.name, found[0].rows.tolist(), found[0].values
+    ('x small', [1, 3], [7.0, 9.0])
+    """
+
+    def __init__(
+        self,
+        suite: list[dict[str, Any]],
+        *,
+        source: str = "the expectations",
+        time_columns: Mapping[str, str] | None = None,
+    ) -> None:
+        self.source = source
+        self.plan = plan(suite, source)
+        self.conditional = any(rule.kwargs.get("row_condition") for rule in self.plan)
+        if not self.plan:
+            return
+        import great_expectations as gx
+
+        # Deprecations inside the library are no news for the plant.
+        logging.getLogger("great_expectations").setLevel(logging.ERROR)
+        context = gx.get_context(mode="ephemeral")
+        quiet: Any = {"globally": False, "metric_calculations": False}
+        context.variables.progress_bars = quiet
+        asset = context.data_sources.add_pandas("rows").add_dataframe_asset("frame")
+        self._definition = asset.add_batch_definition_whole_dataframe("all")
+        self._zones = dict(time_columns or {})
+        self._expectations = {rule.name: self._build(rule) for rule in self.plan}
+        row_rules = [self._expectations[rule.name] for rule in self.of("row")]
+        self._row_suite = gx.ExpectationSuite(name="rows", expectations=row_rules)
+
+    def of(self, *kinds: str) -> list[Rule]:
+        """The rules of these kinds, in the suite's order."""
+        return [rule for rule in self.plan if rule.kind in kinds]
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that a rule names."""
+        return list(dict.fromkeys(name for rule in self.plan for name in rule.columns))
+
+    @property
+    def numbers(self) -> set[str]:
+        """Columns that a rule compares as numbers."""
+        return {name for rule in self.plan if rule.needs_numbers for name in rule.columns}
+
+    def rows(self, frame: pd.DataFrame) -> list[RuleFailures]:
+        """The rows of a frame that fail a rule about single rows, rule by rule; `mostly` is left to the caller.
+
+        Raises
+        ------
+        BadConfig: a rule could not be evaluated; the sentence names it.
+        """
+        rules = {rule.name: rule for rule in self.of("row")}
+        if not rules or frame.empty:
+            return []
+        with self._batch(frame) as batch:
+            outcome = batch.validate(self._row_suite, result_format={"result_format": "BOOLEAN_ONLY"})
+            self._refuse_errors(outcome.results)
+            failing = [r.expectation_config.meta["rule"] for r in outcome.results if not r.success]
+            # Listing the failing rows is dear, so only the few rules that fail are asked again, one at a time.
+            return [self._failing_rows(batch, rules[name]) for name in rules if name in failing]
+
+    def whole(self, rule: Rule, frame: pd.DataFrame) -> RuleFailures | BrokenRule | None:
+        """Check a rule that needs to see whole columns; None where it holds."""
+        with self._batch(frame, numbered=rule.kind != "columns") as batch:
+            outcome = batch.validate(self._expectations[rule.name], result_format=_complete(rule))
+            self._refuse_errors([outcome])
+            if outcome.success:
+                return None
+            if outcome.result.get("unexpected_index_list"):
+                return _failures(rule, outcome.result["unexpected_index_list"])
+            return BrokenRule(rule, _observed(outcome.result))
+
+    def count(self, rows: int) -> list[BrokenRule]:
+        """Check the rules about the number of rows."""
+        frame = pd.DataFrame({_ROW: np.zeros(rows, dtype=np.int8)})
+        found = [self.whole(rule, frame) for rule in self.of("count")]
+        return [broken for broken in found if isinstance(broken, BrokenRule)]
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _build(self, rule: Rule) -> Any:
+        from great_expectations.expectations.registry import (
+            get_expectation_impl,
+            list_registered_expectation_implementations,
+        )
+
+        known = list_registered_expectation_implementations()
+        if rule.type not in known:
+            raise unknown_type(rule.type, known, self.source)
+        kwargs = {key: value for key, value in rule.kwargs.items() if key != "mostly" or rule.kind == "whole"}
+        implementation: Any = get_expectation_impl(rule.type)
+        unknown = sorted(set(kwargs) - set(implementation.__fields__))
+        if unknown:  # the library would drop it without a word, and check less than was asked
+            raise BadConfig(f"{self.source}: the rule {rule.name!r} has an unknown argument {unknown[0]!r}; mend it")
+        zone = next((self._zones[name] for name in rule.columns if name in self._zones), None)
+        if zone is not None:
+            kwargs = {key: _as_time(value, zone) if key in _LIMITS else value for key, value in kwargs.items()}
+        try:
+            return implementation(**kwargs, meta={"rule": rule.name}, severity=rule.severity)
+        except Exception as error:  # the library raises whatever its argument checks raise
+            reason = str(error).splitlines()[-1].strip()
+            raise BadConfig(
+                f"{self.source}: the rule {rule.name!r} has an argument that does not fit: {reason}"
+            ) from error
+
+    @contextlib.contextmanager
+    def _batch(self, frame: pd.DataFrame, *, numbered: bool = True) -> Iterator[Any]:
+        rows = frame.assign(**{_ROW: np.arange(len(frame))}) if numbered else frame
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield self._definition.get_batch(batch_parameters={"dataframe": rows})
+
+    def _failing_rows(self, batch: Any, rule: Rule) -> RuleFailures:
+        outcome = batch.validate(self._expectations[rule.name], result_format=_complete(rule))
+        self._refuse_errors([outcome])
+        listed = outcome.result.get("unexpected_index_list")
+        if not listed:
+            raise BadConfig(
+                f"{self.source}: the rule {rule.name!r} failed without naming rows (has its column another type?); "
+                f"mend or remove it"
+            )
+        return _failures(rule, listed)
+
+    def _refuse_errors(self, results: Sequence[Any]) -> None:
+        for result in results:
+            message = _error(result.exception_info)
+            if message:
+                name = result.expectation_config.meta["rule"]
+                raise BadConfig(f"{self.source}: the rule {name!r} could not be checked ({message}); mend or remove it")
+
+
+def check(frame: pd.DataFrame, suite: list[dict[str, Any]], *, source: str = "the expectations") -> list[Failure]:
+    """Every failure of a frame, which must hold all the rows that the rules compare.
+
+    Raises
+    ------
+    BadConfig: a rule does not exist, or could not be evaluated.
+
+    >>> check(pd.DataFrame({"x": ["a", "b", "a"]}), [{"type": "expect_column_values_to_be_unique",
+    ...     "kwargs": {"column": "x"}, "meta": {"rule": "x once"}}])
+    [Failure(row=0, rule='x once', column='x', value='a'), Failure(row=2, rule='x once', column='x', value='a')]
+    """
+    checker = Checker(suite, source=source)
+    found: list[RuleFailures | BrokenRule | None] = [*checker.rows(frame), *checker.count(len(frame))]
+    found.extend(checker.whole(rule, frame) for rule in checker.of("unique", "whole", "columns"))
+    failures: list[Failure] = []
+    for item in found:
+        if isinstance(item, BrokenRule):
+            failures.append(Failure(None, item.rule.name, ", ".join(item.rule.columns), item.observed))
+        elif item is not None and 1 - len(item.rows) / len(frame) < item.rule.mostly:
+            column = ", ".join(item.rule.columns)
+            failures.extend(
+                Failure(int(row), item.rule.name, column, value)
+                for row, value in zip(item.rows, item.values, strict=True)
+            )
+    return failures
+
+
+_LIMITS = {"min_value", "max_value"}
+
+
+def _complete(rule: Rule) -> dict[str, Any]:
+    # Rules about the header or the count know no rows.
+    if rule.kind in {"columns", "count"}:
+        return {"result_format": "COMPLETE"}
+    return {
+        "result_format": "COMPLETE",
+        "unexpected_index_column_names": [_ROW],
+        "partial_unexpected_count": 0,
+        "return_unexpected_index_query": False,
+    }
+
+
+def _failures(rule: Rule, listed: list[dict[str, Any]]) -> RuleFailures:
+    rows = np.fromiter((entry[_ROW] for entry in listed), dtype=np.int64, count=len(listed))
+    order = np.argsort(rows, kind="stable")
+    values = [_value(listed[index]) for index in order]
+    return RuleFailures(rule, rows[order], values)
+
+
+def _value(entry: dict[str, Any]) -> Any:
+    found = tuple(_native(value) for key, value in entry.items() if key != _ROW)
+    return found[0] if len(found) == 1 else found or None
+
+
+def _native(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    return None if value is pd.NaT else value
+
+
+def _error(info: Any) -> str | None:
+    """What an expectation raised: the library has two shapes for it, the second keyed by metric."""
+    if not isinstance(info, dict):
+        return None
+    if info.get("raised_exception"):
+        return _first_line(info.get("exception_message"))
+    for nested in info.values():
+        if isinstance(nested, dict) and nested.get("raised_exception"):
+            return _first_line(nested.get("exception_message"))
+    return None
+
+
+def _first_line(message: Any) -> str:
+    lines = str(message or "unknown error").strip().splitlines()
+    return lines[0].rstrip(".") if lines else "unknown error"
+
+
+def _as_time(value: Any, zone: str) -> Any:
+    if isinstance(value, (str, dt.date)):
+        moment = pd.Timestamp(value)
+        return (moment if moment.tzinfo else moment.tz_localize(ZoneInfo(zone))).to_pydatetime()
+    return value
+
+
+def _observed(result: Mapping[str, Any]) -> str:
+    observed = result.get("observed_value", "it does not hold")
+    return f"{observed:.10g}" if isinstance(observed, float) else str(observed)
