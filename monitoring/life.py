@@ -1,0 +1,158 @@
+"""One life of the scan: its reference's bins, its windows' counts, its looks, and the twins beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monitoring.lives import SCALES, History, TwinLives, components
+from monitoring.ranks import Integers, RankBins, scores_of
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One window's units (rows, or lots) in each bin, for each of v views: (v, b)."""
+
+    values: Integers
+
+    @property
+    def units(self) -> int:
+        """Units in the window; the same for every view."""
+        return int(self.values[0].sum())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One component of the real life's statistic: a scale against a baseline.
+
+    Attributes
+    ----------
+    windows: how many of the last windows are summed.
+    baseline: "reference" or "earlier" (see `monitoring.lives.Component`).
+    score: the one that is highest.
+    highest, lowest: over the scores, positive being harm.
+    """
+
+    windows: int
+    baseline: str
+    score: str
+    highest: float
+    lowest: float
+
+
+@dataclass
+class Life:
+    """A real life and its twins.
+
+    A view ranks the same units by one number. Rows have one view, their loss. Lots have several; all have bins that
+    hold the same spacings, so one set of twins serves them all, and the budget is shared between the views.
+
+    Attributes
+    ----------
+    views: bins of each view.
+    lives: number of twins.
+    seed: of the twins.
+    horizon: windows that the life is planned for.
+    recent: counts of the last 16 windows, the newest first.
+    total: (v, b) counts of all windows.
+    looks: (units, threshold) of each look, in order.
+    spent: share of twins that have alarmed.
+    """
+
+    views: tuple[RankBins, ...]
+    lives: int
+    seed: int
+    horizon: int
+    recent: list[Counts] = field(default_factory=list)
+    total: Integers = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
+    looks: list[tuple[int, float | None]] = field(default_factory=list)
+    spent: float = 0.0
+    _twins: TwinLives | None = None
+
+    def __post_init__(self) -> None:
+        self._spacings = self.views[0].spacings
+        self._scores = scores_of(self._spacings)
+        if not self.total.size:
+            self.total = np.zeros((len(self.views), self._spacings.size), dtype=np.int64)
+
+    def threshold(self, units: int, allowance: float) -> float | None:
+        """The next look's threshold with so many units; `allowance` is the budget that may be spent by then."""
+        return self._replayed().threshold(units, allowance / len(self.views))
+
+    def look(self, counts: Counts, threshold: float | None) -> None:
+        """Take the look in the twins, with the threshold that `threshold` gave, and add the window."""
+        twins = self._replayed()
+        twins.advance(counts.units, threshold)
+        self.looks.append((counts.units, threshold))
+        self.spent = twins.alarmed / twins.lives * len(self.views)
+        self.add(counts)
+
+    def add(self, counts: Counts) -> None:
+        """Add a window to the real life only, as after its end."""
+        self.recent = [counts, *self.recent[: SCALES[-1] - 1]]
+        self.total = self.total + counts.values
+
+    def components(self) -> list[Reading]:
+        """Every component of the statistic at the newest window, of every view."""
+        found = []
+        for view in range(len(self.views)):
+            history = History(
+                sums=[self._scores.values @ counts.values[view][:, None] for counts in self.recent],
+                rows=[counts.units for counts in self.recent],
+                total=self._scores.values @ self.total[view][:, None],
+                total_rows=int(self.total[view].sum()),
+            )
+            rows = int(self._spacings.sum()) - 1
+            for part in components(history, self._scores, reference_rows=rows, horizon=self.horizon):
+                values = np.round(part.values[:, 0], 9)
+                found.append(
+                    Reading(
+                        windows=part.windows,
+                        baseline=part.baseline,
+                        score=self._scores.names[int(values.argmax())],
+                        highest=float(values.max()),
+                        lowest=float(values.min()),
+                    )
+                )
+        return found
+
+    def _replayed(self) -> TwinLives:
+        if self._twins is None:
+            twins = TwinLives(self._spacings, self._scores, lives=self.lives, seed=self.seed, horizon=self.horizon)
+            twins.replay(self.looks)
+            self._twins = twins
+        return self._twins
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state without the twins, which are rebuilt by replay when they are needed."""
+        return {
+            "spacings": self._spacings.tolist(),
+            "edges": [view.edges.tolist() for view in self.views],
+            "jitters": [view.jitters.tolist() for view in self.views],
+            "recent": [counts.values.tolist() for counts in self.recent],
+            "total": self.total.tolist(),
+            "looks": [units for units, _ in self.looks],
+            "thresholds": [threshold for _, threshold in self.looks],
+            "spent": self.spent,
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any], *, lives: int, seed: int, horizon: int) -> Life:
+        """The life that `to_dict` described."""
+        spacings = np.array(state["spacings"], dtype=np.int64)
+        views = tuple(
+            RankBins(spacings=spacings, edges=np.array(edges, dtype=float), jitters=np.array(jitters, dtype=float))
+            for edges, jitters in zip(state["edges"], state["jitters"], strict=True)
+        )
+        return cls(
+            views=views,
+            lives=lives,
+            seed=seed,
+            horizon=horizon,
+            recent=[Counts(np.array(values, dtype=np.int64)) for values in state["recent"]],
+            total=np.array(state["total"], dtype=np.int64),
+            looks=list(zip(state["looks"], state["thresholds"], strict=True)),
+            spent=float(state["spent"]),
+        )

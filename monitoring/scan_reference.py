@@ -1,0 +1,123 @@
+"""The reference of a life: what is kept of the rows in which the process was as it should be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from monitoring.effect import BinnedLosses, Level, level_of, reference_level
+from monitoring.lots import LEAST_LOTS, LOT_STATISTICS, lot_statistics
+from monitoring.ranks import Integers, RankBins, jitter
+from monitoring.sample import Sample
+
+LEAST_ROWS = 200
+"""With fewer rows the tail of the reference is a handful of them."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Bins and figures of the reference.
+
+    Attributes
+    ----------
+    rows: usable rows.
+    bins: of the rows' losses.
+    level: figures that effects are multiples of.
+    lots: number of lots; None where rows are ranked.
+    representative: labels were given to all rows, or with known probabilities.
+    """
+
+    rows: int
+    bins: RankBins
+    level: Level
+    lots: int | None
+    representative: bool
+
+    @property
+    def enough_lots(self) -> bool:
+        """Rows are ranked, or there are lots enough to rank."""
+        return self.lots is None or self.lots >= LEAST_LOTS
+
+    @classmethod
+    def of(cls, sample: Sample, seed: int) -> tuple[Reference, tuple[RankBins, ...]]:
+        """The reference, and the bins in which units are ranked: one set for rows, several for lots.
+
+        Raises
+        ------
+        ValueError: too few rows, or all losses equal.
+        """
+        if sample.rows < LEAST_ROWS:
+            raise ValueError(
+                f"the reference has {sample.rows} usable rows; at least {LEAST_ROWS} rows with a label are needed"
+            )
+        if sample.losses.min() == sample.losses.max():
+            raise ValueError(f"all losses of the reference are {sample.losses[0]}; a rank needs losses that differ")
+        bins = RankBins.of(sample.losses, sample.jitters)
+        binned = BinnedLosses.of(sample.losses, bins.place(sample.losses, sample.jitters), bins.spacings.size)
+        views: tuple[RankBins, ...] = (bins,)
+        lots = None
+        if sample.lots is not None:
+            names, statistics = lot_statistics(sample.losses, sample.lots)
+            lots = int(names.size)
+            if lots >= LEAST_LOTS:
+                views = tuple(RankBins.of(statistics[each], jitter(names, seed)) for each in LOT_STATISTICS)
+        reference = cls(
+            rows=sample.rows,
+            bins=bins,
+            level=reference_level(binned, bins),
+            lots=lots,
+            representative=sample.representative,
+        )
+        return reference, views
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "rows": self.rows,
+            "spacings": self.bins.spacings.tolist(),
+            "edges": self.bins.edges.tolist(),
+            "jitters": self.bins.jitters.tolist(),
+            "level": asdict(self.level),
+            "lots": self.lots,
+            "representative": self.representative,
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Reference:
+        """What `to_dict` described."""
+        bins = RankBins(
+            np.array(state["spacings"], dtype=np.int64),
+            np.array(state["edges"], dtype=np.float64),
+            np.array(state["jitters"], dtype=np.float64),
+        )
+        return cls(
+            rows=state["rows"],
+            bins=bins,
+            level=Level(**state["level"]),
+            lots=state["lots"],
+            representative=state["representative"],
+        )
+
+
+def rank_counts(views: tuple[RankBins, ...], sample: Sample, seed: int) -> Integers:
+    """How many units of a window lie in each bin of each view, (v, b)."""
+    if sample.lots is None:
+        ranked, jitters = [sample.losses], sample.jitters
+    else:
+        names, statistics = lot_statistics(sample.losses, sample.lots)
+        ranked, jitters = [statistics[each] for each in LOT_STATISTICS], jitter(names, seed)
+    counted = [
+        np.bincount(view.place(values, jitters), minlength=view.spacings.size)
+        for view, values in zip(views, ranked, strict=True)
+    ]
+    return np.array(counted, dtype=np.int64)
+
+
+def level_of_windows(windows: list[BinnedLosses], bins: RankBins) -> Level:
+    """Figures of several windows taken together."""
+    together = windows[0]
+    for more in windows[1:]:
+        together = together.plus(more)
+    return level_of(together, bins)
