@@ -88,7 +88,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def _matrix(logits: npt.ArrayLike) -> Array:
-    matrix = np.array(logits, dtype=np.float64)
+    matrix = np.asarray(logits).astype(np.float64)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"logits: shape {matrix.shape}; allowed: (n, k), at least one row and one class")
     if not np.isfinite(matrix).all():
