@@ -80,7 +80,7 @@ def find_leaks(
         return []
     for column in columns:
         codes = column.codes[known]
-        leak = _by_value(column, codes, truth, classes) or _by_auc(column, codes, known, truth, classes)
+        leak = _by_value(column, codes, truth, classes) or _by_auc(column, known, truth, classes, normal)
         if leak is not None:
             found[column.name] = leak
     for leak in _by_union(columns, known, truth, classes, normal):
@@ -112,35 +112,39 @@ def _by_value(column: Column, codes: np.ndarray, truth: np.ndarray, classes: np.
     line, of = np.unravel_index(np.argmax(np.where(guilty, table, 0)), table.shape)
     cell = f"the value {column.values[line]!r}" if line < column.distinct else "an empty cell"
     share = precision[line, of]
-    reason = (
-        f"{cell} ({rows[line]:,} rows) means {classes[of]!r} in {share:.1%} of them, against {base[of]:.1%} of all rows"
-    )
+    in_them = "all" if share == 1.0 else f"{share:.1%}"
+    meant = repr(str(classes[of]))
+    reason = f"{cell} ({rows[line]:,} rows) means {meant} in {in_them} of them, against {base[of]:.1%} of all rows"
     return Leak(column.name, reason, "", "value", float(share))
 
 
 def _by_auc(
-    column: Column, codes: np.ndarray, known: np.ndarray, truth: np.ndarray, classes: np.ndarray
+    column: Column, known: np.ndarray, truth: np.ndarray, classes: np.ndarray, normal: str | None
 ) -> Leak | None:
     """The column alone parts one class from all others."""
-    sizes = np.bincount(truth)
     best, which, how = 0.0, 0, ""
-    for of, size in enumerate(sizes):
+    for of, size in enumerate(np.bincount(truth)):
+        if len(classes) == 2 and classes[of] == normal:
+            continue  # the other class says the same, and is the one that people ask about
         if size < MIN_CLASS_ROWS or len(truth) - size < MIN_CLASS_ROWS:
             continue
         member = truth == of
-        for score, name in _scores(column, codes, known, member):
+        for score, name in _scores(column, known, member):
             area = rank_auc(score, member)
             if area > best:
                 best, which, how = area, of, name
     if best < AUC:
         return None
     reason = f"{how} alone tells {str(classes[which])!r} from all else (AUC {best:.3f})"
+    if column.numbers is not None and column.distinct > 10:
+        reason += "; if it is measured before the decision, keep it"
     return Leak(column.name, reason, "", "auc", best)
 
 
-def _scores(column: Column, codes: np.ndarray, known: np.ndarray, member: np.ndarray) -> list[tuple[np.ndarray, str]]:
+def _scores(column: Column, known: np.ndarray, member: np.ndarray) -> list[tuple[np.ndarray, str]]:
     """Numbers by which a column could rank the rows, each with its name in a sentence."""
     scores: list[tuple[np.ndarray, str]] = []
+    codes = column.codes[known]
     ordered = column.numbers if column.numbers is not None else None
     if column.times is not None:
         ordered = np.where(np.isnat(column.times), np.nan, column.times.astype(np.int64).astype(float))

@@ -300,6 +300,9 @@ def decide_task(label: Label, *, kind: Literal["classification", "regression"] |
             "with --label COL, or add --regression where it is a number"
         )
     classes = list(label.columns) or _in_order(values, numbers)
+    if numeric and np.isfinite(numbers).all():
+        # 1 and 1.0 are one class, written in two ways.
+        classes = list({float(found): found for found in reversed(classes)}.values())[::-1]
     share = {value: int(count) for value, count in zip(values, counts, strict=True)}
     return Task(kind="classification", classes=classes, normal=_normal(classes, share, label.name))
 

@@ -87,7 +87,11 @@ def feature_notes(
         notes.append(Note("slices", f"slices, by which trouble is located: {_listed(data.slices)}."))
     notes.extend(Note("leak", _leak_sentence(leak, keep, spared)) for leak in leaks)
     told = {leak.column for leak in leaks}
-    others = [f"{name!r} ({reason})" for name, reason in data.left_out.items() if name not in told]
+    alike: dict[str, list[str]] = {}
+    for name, reason in data.left_out.items():
+        if name not in told:
+            alike.setdefault(reason, []).append(repr(name))
+    others = [f"{_listed(names)} ({reason})" for reason, names in alike.items()]
     if others:
         notes.append(Note("left out", f"carried along, no features: {_listed(others, '; ')}."))
     return notes

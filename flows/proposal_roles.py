@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -17,6 +18,8 @@ from flows.proposal_words import GROUP, IDENTIFIER, LATE_TIME, SLICE, TIME, name
 MIN_GROUPS = 8
 MAX_SLICES = 6
 MAX_SLICE_VALUES = 30
+TAKEN = ("label", "label_value", "window", "fold")
+"""Names that training gives to columns of its own, so that no feature, slice or group can have them."""
 
 
 @dataclass(frozen=True)
@@ -143,18 +146,22 @@ def find_image(columns: Sequence[Column], names: Collection[str]) -> tuple[Colum
     >>> column.name, missing
     ('file', 1)
     """
-    full = {name.replace("\\", "/") for name in names}
-    known = full | {PurePosixPath(name).name for name in full}
+    full = {_tidy(name) for name in names}
+    bases = Counter(PurePosixPath(name).name for name in full)
+    known = full | {base for base, count in bases.items() if count == 1}
     best: tuple[int, Column | None] = (0, None)
     for column in columns:
         if column.kind not in ("text", "number"):
             continue
-        paths = [value.replace("\\", "/") for value in column.values]
-        hit = [path in known or PurePosixPath(path).name in known for path in paths]
+        hit = [_tidy(value) in known for value in column.values]
         rows = int(column.counts[np.array(hit, dtype=bool)].sum())
         if rows > best[0]:
             best = (rows, column)
     return best[1], (best[1].rows - best[0] if best[1] is not None else 0)
+
+
+def _tidy(path: str) -> str:
+    return path.replace("\\", "/").removeprefix("./")
 
 
 def names_images(column: Column) -> bool:
@@ -196,7 +203,7 @@ def find_group(
 
 
 def _could_group(column: Column, images: bool) -> bool:
-    if column.kind not in ("text", "number") or (column.kind == "number" and not column.whole):
+    if column.kind not in ("text", "number") or (column.kind == "number" and not column.whole) or column.name in TAKEN:
         return False
     if column.distinct < MIN_GROUPS or column.filled < 2 * column.distinct or column.missing > column.rows / 2:
         return False
@@ -233,8 +240,8 @@ def sort_features(
         if column.name in taken:
             continue
         reason = barred.get(column.name) or why_not(column)
-        if image and not reason:
-            reason = "the model sees the picture only; list the column under numeric or categorical to use it too"
+        if image and (not reason or names_images(column)):
+            reason = "the model sees the picture only; list it under numeric or categorical to use it too"
         if reason and column.name not in keep:
             found.left_out[column.name] = reason
         elif column.kind == "number" and not looks_like_code(column):
@@ -251,6 +258,8 @@ def why_not(column: Column) -> str:
     >>> why_not(look(pd.DataFrame({"plant": ["Kyoto"] * 40}))[0])
     "the same value in every row: 'Kyoto'"
     """
+    if column.name in TAKEN:
+        return "softad gives this name to a column of its own; rename it to use it"
     if column.kind == "empty":
         return "empty in every row"
     if column.kind == "constant":
@@ -328,7 +337,7 @@ def _repeats(column: Column) -> bool:
 
 
 def _enough_rows(column: Column) -> bool:
-    if not 2 <= column.distinct <= MAX_SLICE_VALUES:
+    if not 2 <= column.distinct <= MAX_SLICE_VALUES or column.name in TAKEN:
         return False
     big = column.counts >= max(5, min(30, column.rows // 20))
     return bool(big.sum() >= 2)

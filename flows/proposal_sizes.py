@@ -18,6 +18,8 @@ from flows.proposal_notes import Note
 _ROUND = (50, 100, 200, 500, 1000, 2000)
 _WEEK_DAYS = 28
 _WEEK_ROWS = 100
+_NO_TIME = 0.02
+"""A row without a time belongs to no calendar window; where more rows than this have none, rows are counted."""
 _OFFSET = re.compile(r"(Z|[+-]\d{2}:?\d{2})$")
 _JAPANESE = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
 
@@ -49,7 +51,7 @@ class Zone:
 
     def notes(self, time: str | None) -> list[Note]:
         """A sentence, where there are times to be read."""
-        return [Note("time zone", f"time zone: {self.name}, {self.why}; set data.time_zone.")] if time else []
+        return [Note("time zone", f"time zone: {self.name}, {self.why}.")] if time else []
 
 
 def choose_window(size: Size, time: Column | None) -> WindowChoice:
@@ -62,12 +64,19 @@ def choose_window(size: Size, time: Column | None) -> WindowChoice:
         moments = time.times[~np.isnat(time.times)]
         days = float((moments.max() - moments.min()) / np.timedelta64(1, "D"))
         a_week = size.rows / max(days / 7.0, 1.0)
+        if len(moments) < (1 - _NO_TIME) * len(time.times):
+            why = f"{time.name!r} is empty in {1 - len(moments) / len(time.times):.0%} of the rows"
+            return _by_rows(size, why)
         if days >= _WEEK_DAYS and a_week >= _WEEK_ROWS:
             text = f"window: a calendar week, about {a_week:,.0f} rows each over {days / 7:.0f} weeks."
             return WindowChoice({"period": "week"}, text)
         why = f"{days:.0f} days are too short for weeks" if days < _WEEK_DAYS else f"only {a_week:.0f} rows a week"
     else:
         why = "there is no time to count weeks by"
+    return _by_rows(size, why)
+
+
+def _by_rows(size: Size, why: str) -> WindowChoice:
     rows = max([count for count in _ROUND if count <= size.rows / 8] or [_ROUND[0]])
     return WindowChoice({"rows": rows}, f"window: every {rows:,} rows in order of arrival, because {why}.")
 
@@ -86,12 +95,14 @@ def choose_zone(columns: Sequence[Column], time: str | None) -> Zone:
                 return Zone("Asia/Tokyo", "because the times end in +09:00")
             hours = 0 if offset == "Z" else int(offset[:3])
             if offset in ("Z", "+0000", "-0000"):
-                return Zone("UTC", "because the times say so")
+                return Zone(
+                    "UTC", "because the times say so; a plant elsewhere should set data.time_zone, for its weeks"
+                )
             if offset.endswith("00") and -12 <= hours <= 14:
                 return Zone(ZoneInfo(f"Etc/GMT{-hours:+d}").key, f"because the times end in {offset}")
     if any(_JAPANESE.search(column.name) for column in columns):
         return Zone("Asia/Tokyo", "because the headers are Japanese")
-    return Zone("UTC", "because the times do not say which; a plant elsewhere should name its own")
+    return Zone("UTC", "because the times do not say which; a plant elsewhere should set data.time_zone")
 
 
 def choose_training(size: Size, *, by_group: bool) -> dict[str, Any]:

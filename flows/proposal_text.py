@@ -98,12 +98,15 @@ def config_text(
         lines += ["", f"{section}:"]
         for key in chosen:
             path = f"{section}.{key}"
-            lines += _comments(_COMMENTS.get(path))
-            lines += _comments(findings.get(_FINDINGS.get(path, "")), "found: ")
+            lines += _comments(_COMMENTS.get(path, ""))
+            topic = _FINDINGS.get(path, "")
+            lines += _comments(findings.get(topic, "").removeprefix(f"{topic}: "), "found: ")
             if path == "data.left_out":
                 lines += _left_out(document[section][key], keep_hints)
             else:
-                lines.append(_entry(key, document[section][key], 1))
+                value = document[section][key]
+                nested = sparse.get(section, {}).get(key) if isinstance(value, dict) else None
+                lines.append(_entry(key, nested if nested is not None else value, 1))
     return "\n".join(lines) + "\n"
 
 
@@ -141,7 +144,7 @@ def _left_out(reasons: Mapping[str, str], keep_hints: Mapping[str, str]) -> list
     return lines
 
 
-def _comments(text: str | None, start: str = "") -> list[str]:
+def _comments(text: str, start: str = "") -> list[str]:
     if not text:
         return []
     words, lines, line = _one_line(start + text).split(" "), [], "  #"

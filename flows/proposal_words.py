@@ -16,13 +16,14 @@ LABEL = {
     "rejected": 75, "failed": 85, "broken": 75, "passed": 80, "pass": 80, "decision": 75, "rating": 55,
     "y": 70, "species": 75, "variety": 60, "response": 60, "grade": 60, "good": 55, "bad": 60, "yield": 60,
     "rul": 70, "medhouseval": 70, "strength": 45, "status": 45, "output": 45,
+    "survived": 70, "fraud": 80, "churn": 75, "price": 40,
     "判定": 100, "ラベル": 100, "良否": 100, "合否": 100, "目的変数": 100, "正解": 90, "検査結果": 90, "不良": 85,
     "欠陥": 85, "故障": 85, "異常": 85, "結果": 75, "品質": 70, "等級": 55,
 }  # fmt: skip
 """How strongly a name that is this word alone says "this is what the inspection decides"."""
 
 NUMERIC_LABEL = {
-    "label", "target", "y", "quality", "yield", "rul", "response", "output", "medhouseval", "strength", "品質",
+    "label", "target", "y", "quality", "yield", "rul", "response", "output", "medhouseval", "strength", "price", "品質",
     "目的変数", "ラベル", "正解", "outcome", "rating", "grade",
 }  # fmt: skip
 """Words that name a measured label as well as a class; a number called `fault` with 500 values is no label."""

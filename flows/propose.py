@@ -42,6 +42,7 @@ from flows.proposal_sizes import (
     model_name,
 )
 from flows.proposal_text import config_text, suite_name, suite_text
+from flows.roles import inspection_roles
 from flows.settings import Settings, Task, explain
 from flows.suite import Expectation, build_suite
 from flows.workspace import write_atomically
@@ -176,6 +177,7 @@ def propose(
         "promotion": choose_promotion(size),
     }
     settings = _checked(document, shown)
+    inspection_roles(data, sample.form, settings)  # what `ingest` would refuse the file for
     ranges = {name: (extremes.low[name], extremes.high[name]) for name in features.numeric if name in extremes.low}
     filled = [replace(column, missing=extremes.missing.get(column.name, column.missing)) for column in columns]
     suite = build_suite(filled, settings.data, ranges)
