@@ -1,0 +1,107 @@
+"""The event that says that a model's loss concentration has shifted, as Prefect's server takes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from flows.errors import Unavailable
+
+SHIFTED = "softad.concentration.shifted"
+"""Name of the event."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What was found. `column`, `value` and `share` are None where no single cause stands out.
+
+    Attributes
+    ----------
+    model: the model's name.
+    incident: key of the incident.
+    window: key of the window in which it was found.
+    verdict: "inspect" or "retrain".
+    column, value, share: the slice that carries the excess loss, and its share of it (0 to 1).
+    config, workspace: absolute paths, as text.
+    reason: why a retraining is asked for.
+    """
+
+    model: str
+    incident: str
+    window: str
+    verdict: str
+    column: str | None
+    value: str | None
+    share: float | None
+    config: str
+    workspace: str
+    reason: str
+
+    @property
+    def id(self) -> UUID:
+        """The same for the same content, so that a report sent twice is one event.
+
+        >>> shift = Shift("line-a", "line-a-1", "2026-W14", "inspect", "machine", "M07", .72, "c", "w", "alarm")
+        >>> shift.id == Shift(**asdict(shift)).id
+        True
+        """
+        return uuid5(NAMESPACE_URL, json.dumps(asdict(self), sort_keys=True))
+
+
+def resource_of(model: str) -> str:
+    """The resource that a model's events are about.
+
+    >>> resource_of("line-a")
+    'softad.model.line-a'
+    """
+    return f"softad.model.{model}"
+
+
+def emit_shift(shift: Shift, *, occurred: datetime) -> UUID:
+    """Hand the event to Prefect's server and return once the server has it.
+
+    Sent by request, not through Prefect's background thread: that one drops events in silence while the
+    server is away, and a retraining would never come.
+
+    Parameters
+    ----------
+    occurred: when the shift was found, with a time zone.
+
+    Raises
+    ------
+    Unavailable: no server is configured, or it does not take the event; sending again is safe.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.events import Event
+    from prefect.runtime import flow_run
+    from prefect.settings import PREFECT_API_URL
+
+    address = PREFECT_API_URL.value()
+    if not address:
+        raise Unavailable("there is no Prefect server to tell of the shift; start one with `softad up`")
+    related = []
+    if flow_run.id is not None:  # so that the server shows the event beside the run that sent it
+        run = f"prefect.flow-run.{flow_run.id}"
+        related.append({"prefect.resource.id": run, "prefect.resource.role": "flow-run"})
+    event = Event.model_validate(
+        {
+            "id": shift.id,
+            "event": SHIFTED,
+            "occurred": occurred,
+            "resource": {"prefect.resource.id": resource_of(shift.model), "prefect.resource.name": shift.model},
+            "related": related,
+            "payload": asdict(shift),
+        }
+    )
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("POST", "/events", json=[event.model_dump(mode="json")])
+    except (httpx.HTTPError, OSError) as error:
+        raise Unavailable(
+            f"the Prefect server at {address} did not take the event of {shift.model}'s shift "
+            f"({type(error).__name__}); see that it runs, and run the cycle again"
+        ) from error
+    return shift.id
