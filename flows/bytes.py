@@ -216,12 +216,16 @@ def _bad_byte(path: Path, line: int, column: int, byte: int) -> str:
     )
 
 
+class StillWritten(BadInput):
+    """Another program has not finished the file yet."""
+
+
 def check_settled(path: Path, settle_seconds: float) -> None:
     """Refuse a file that is still being written; waits at most `settle_seconds` to see.
 
     Raises
     ------
-    BadInput: another program holds the file open for writing, or it grew while we waited.
+    StillWritten: another program holds the file open for writing, or it grew while we waited.
     """
     before = path.stat()
     age = time.time() - before.st_mtime
@@ -232,7 +236,7 @@ def check_settled(path: Path, settle_seconds: float) -> None:
     else:
         moved = False
     if moved or is_open_for_writing(path):
-        raise BadInput(
+        raise StillWritten(
             f"{path.name} is still being written by another program; wait until it is closed and try again (an export "
             f"that writes to NAME.part and renames it at the end is never read too early)"
         )

@@ -8,7 +8,6 @@ The only module that knows Delta Lake. Everything else asks questions in SQL (Du
 
 from __future__ import annotations
 
-import errno
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from flows.disk import translated
 from flows.errors import BadConfig, Unavailable
 from flows.schemas import TABLES, conform
 
@@ -101,6 +101,20 @@ class Store:
         opened = self._open(table)
         return opened is not None and opened.transaction_version(key) is not None
 
+    def version_before(self, table: str, key: str) -> int | None:
+        """The version that an append with this key started from: the present one where it has not happened yet.
+
+        A write that is repeated after a crash compares with the same rows as the first time.
+        """
+        opened = self._open(table)
+        if opened is None:
+            return None
+        if opened.transaction_version(key) is not None:
+            for commit in opened.history():
+                if commit.get("key") == key:
+                    return int(commit["version"]) - 1
+        return int(opened.version())
+
     def read(
         self,
         table: str,
@@ -128,13 +142,23 @@ class Store:
         Parameters
         ----------
         versions: table -> the version to read instead of the present one.
-        tables: further frames (pandas or Arrow), known in the query by their keyword.
+        tables: further frames (pandas or Arrow; a stream can be named once), known in the query by their keyword.
         """
         return cast("pd.DataFrame", self.arrow(query, versions=versions, **tables).to_pandas())
 
-    def arrow(self, query: str, *, versions: Mapping[str, int] | None = None, **tables: Any) -> pa.Table:
-        """As `sql`, as an Arrow table (for many rows: no copy into pandas)."""
+    def arrow(
+        self, query: str, *, versions: Mapping[str, int] | None = None, spill: Path | None = None, **tables: Any
+    ) -> pa.Table:
+        """As `sql`, as an Arrow table (for many rows: no copy into pandas).
+
+        Parameters
+        ----------
+        spill: a folder for intermediate results; with it the query keeps to 500 MB of memory.
+        """
         with translated("the tables"), self._connection(query, versions or {}, tables) as connection:
+            if spill is not None:
+                folder = str(spill).replace("'", "''")
+                connection.execute(f"SET memory_limit = '500MB'; SET temp_directory = '{folder}'")
             return connection.sql(query).to_arrow_table()
 
     def version(self, table: str) -> int | None:
@@ -246,7 +270,7 @@ class Store:
         with duckdb.connect(config={"autoinstall_known_extensions": "false", "threads": "2"}) as connection:
             connection.execute("SET TimeZone='UTC'")
             for name, frame in tables.items():
-                connection.register(name, _arrow(frame))
+                connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else _arrow(frame))
             for table in TABLES:
                 if table in words and table not in tables:
                     self._register(connection, table, versions.get(table))
@@ -315,40 +339,6 @@ def quoted(name: str) -> str:
     ('"Torque [Nm]"', '"a""b"')
     """
     return '"' + name.replace('"', '""') + '"'
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn a full disk, as any of our libraries reports it, into one sentence.
-
-    Raises
-    ------
-    Unavailable: the disk is full or the quota is used up. All other errors pass through.
-    """
-    try:
-        yield
-    except Exception as error:
-        if is_disk_full(error):
-            raise Unavailable(
-                f"{what}: the disk is full, so nothing was taken in; free some space and run the same command again"
-            ) from error
-        raise
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, says that nothing more fits on the disk.
-
-    >>> is_disk_full(OSError(28, "No space left on device")), is_disk_full(OSError(2, "No such file"))
-    (True, False)
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            return True
-        if re.search(r"No space left on device|Disk quota exceeded|os error (28|122|27)\b", str(seen)):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def _arrow(frame: Any) -> pa.Table:

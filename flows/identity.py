@@ -1,0 +1,152 @@
+"""Which staged rows are new, corrections, or there already; and which of a file's rows contradict one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows.rows import hex_text, occurrence_numbers
+from flows.staging import HELD, SKIPPED, TAKEN, Staging
+from flows.store import Store
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A row whose id stands in the file once more, with other content.
+
+    Attributes
+    ----------
+    index: position among the staged rows. others: numbers of the other data rows, at most five.
+    """
+
+    index: int
+    id: str
+    others: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the staged rows stand to what the table held before.
+
+    Attributes
+    ----------
+    version: (n,) int32 of the row's own version, 1 for a new id.
+    seq: (n,) int64, -1 for a new id, else the order number of the id that is corrected or repeated.
+    """
+
+    version: np.ndarray
+    seq: np.ndarray
+
+
+def settle_repeats(staged: Staging, broken_ids: np.ndarray) -> list[Conflict]:
+    """Decide on ids that stand in the file more than once, and mark the rows.
+
+    Rows that are alike: the first is taken, the others are skipped. Rows that differ: all are held, since nobody can
+    tell which of them is right. A row that was held for another reason counts as one that differs.
+
+    Parameters
+    ----------
+    broken_ids: hashes of the ids of rows that were held before.
+    """
+    order = np.argsort(staged.ids, kind="stable")
+    ordered = staged.ids[order]
+    repeated = np.zeros(len(order), dtype=bool)
+    same_as_next = ordered[1:] == ordered[:-1]
+    repeated[1:] |= same_as_next
+    repeated[:-1] |= same_as_next
+    repeated[np.isin(ordered, broken_ids[broken_ids != 0])] = True
+    candidates = np.sort(order[repeated & (ordered != 0)])
+    if not len(candidates):
+        return []
+    # Hashes of different ids could agree by chance, so the few candidates are told apart by the ids themselves.
+    groups: dict[str, list[int]] = {}
+    for index, name in zip(candidates.tolist(), _ids_of(staged, candidates), strict=True):
+        groups.setdefault(name, []).append(index)
+    broken = set(broken_ids.tolist())
+    conflicts: list[Conflict] = []
+    for name, members in groups.items():
+        first = members[0]
+        alike = all(
+            (staged.content[i] == staged.content[first]).all() and staged.labels[i] == staged.labels[first]
+            for i in members
+        )
+        if alike and int(staged.ids[first]) not in broken:
+            staged.fate[members[1:]] = SKIPPED
+            continue
+        staged.fate[members] = HELD
+        numbers = staged.rows[members].tolist()
+        for index, own in zip(members, numbers, strict=True):
+            conflicts.append(Conflict(index, name, tuple([other for other in numbers if other != own][:5])))
+    return conflicts
+
+
+def content_ids(staged: Staging) -> np.ndarray:
+    """(n,) occurrence numbers that, after the content's hash, make the ids of a file without an id column."""
+    return occurrence_numbers(staged.content) if len(staged) else np.zeros(0, dtype=np.int64)
+
+
+def id_texts(part: slice, table: pa.Table, staged: Staging, occurrences: np.ndarray | None) -> pa.Array:
+    """The ids of one chunk: its id column, or content hash and occurrence number."""
+    if occurrences is None:
+        return table["_id"].combine_chunks()
+    numbers = pa.array(occurrences[part]).cast(pa.string())
+    return pc.binary_join_element_wise(hex_text(staged.content[part]), numbers, "-")
+
+
+def match_existing(
+    store: Store, version: int | None, staged: Staging, occurrences: np.ndarray | None, spill: Path
+) -> Match:
+    """Compare the staged rows with the newest version of every inspection, and mark those that are there already.
+
+    Parameters
+    ----------
+    version: of the table, as it was before this file; None where there is no table.
+    spill: folder for what does not fit into memory.
+    """
+    count = len(staged)
+    match = Match(np.ones(count, dtype=np.int32), np.full(count, -1, dtype=np.int64))
+    if version is None or not count:
+        return match
+
+    def keys(part: slice, table: pa.Table) -> pa.Table:
+        return pa.table(
+            {
+                "n": pa.array(np.arange(part.start, part.stop)),
+                "_id": id_texts(part, table, staged, occurrences),
+                "_hash": hex_text(staged.content[part]),
+            }
+        )
+
+    query = """
+        SELECT n, max(i._version) AS top, min(i._seq) AS seq,
+            arg_max(i._hash, i._version) = any_value(staged._hash) AS same
+        FROM staged JOIN inspections i USING (_id) GROUP BY n
+    """
+    found = store.arrow(query, versions={"inspections": version}, spill=spill, staged=staged.stream(keys, ["_id"]))
+    where = found["n"].to_numpy()
+    same = found["same"].to_numpy()
+    match.version[where] = found["top"].to_numpy() + np.where(same, 0, 1)
+    match.seq[where] = found["seq"].to_numpy()
+    repeats = where[same & (staged.fate[where] == TAKEN)]
+    staged.fate[repeats] = SKIPPED
+    return match
+
+
+def sequence_numbers(match: Match, staged: Staging, first: int) -> np.ndarray:
+    """(n,) order numbers: a correction keeps the one of its id, new ids count on from `first`."""
+    fresh = (staged.fate == TAKEN) & (match.seq < 0)
+    numbers = match.seq.copy()
+    numbers[fresh] = first + np.arange(int(fresh.sum()))
+    return numbers
+
+
+def _ids_of(staged: Staging, indices: np.ndarray) -> Iterator[str]:
+    for part, table in staged.chunks(["_id"]):
+        inside = indices[(indices >= part.start) & (indices < part.stop)]
+        if len(inside):
+            yield from table["_id"].take(pa.array(inside - part.start)).to_pylist()

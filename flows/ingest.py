@@ -1,0 +1,307 @@
+"""Take inspection and label files into the tables: each file once, each row once, nothing dropped.
+
+`ingest_file` takes one file and leaves it where it is. `ingest_inbox` takes all that lie in the inbox and moves those
+that were taken in to the archive; a file that is refused stays where it was put.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from flows.bytes import StillWritten, check_settled, file_sha
+from flows.commit import Counts, commit_file, commit_inspections, commit_labels
+from flows.errors import BadInput
+from flows.images import ImageSource, find_images, keep_image
+from flows.intake import Intake, Kind, Taken, describe
+from flows.label_files import LabelPreparation
+from flows.prepare import Preparation
+from flows.readers import FileFormat, missing_columns, survey
+from flows.roles import inspection_roles, label_roles
+from flows.settings import Settings
+from flows.staging import staging
+from flows.store import Store
+from flows.validate import Checker, load_suite
+from flows.workspace import Workspace
+
+_UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart")
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What became of one file.
+
+    Attributes
+    ----------
+    status: "accepted"; "already" (the same bytes were taken in before, nothing was done); "refused" (nothing of it
+        was taken in); "waiting" (another program still writes to it).
+    read, accepted, quarantined, duplicates: rows; read is the sum of the other three.
+    corrections: accepted rows that replace an earlier version. labels: labels that are new or changed.
+    sentences: what a person should know, in plain words.
+    """
+
+    sha: str
+    name: str
+    kind: Kind
+    status: Literal["accepted", "already", "refused", "waiting"]
+    read: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    duplicates: int = 0
+    corrections: int = 0
+    labels: int = 0
+    sentences: list[str] = field(default_factory=list)
+
+
+def ingest_file(
+    path: Path,
+    settings: Settings,
+    store: Store,
+    workspace: Workspace,
+    *,
+    now: datetime,
+    from_inbox: bool = False,
+) -> IngestReport:
+    """Take one file in.
+
+    Parameters
+    ----------
+    now: time of the ingest, aware.
+    from_inbox: move the file to the archive once it is taken in; a label file is told by its folder too.
+
+    Raises
+    ------
+    BadInput: the file is refused as a whole; it stays as it is, and only the table of files says so.
+    BadConfig: the config or the expectations do not fit; nothing was done.
+    Unavailable: the disk is full; the same call later completes the work.
+    """
+    path = Path(path)
+    with workspace.lock("ingest"):
+        report = _ingest(path, settings, store, workspace, now=now, from_inbox=from_inbox)
+        if from_inbox:
+            _archive(path, report.sha, settings, workspace)
+    return report
+
+
+def ingest_inbox(settings: Settings, store: Store, workspace: Workspace, *, now: datetime) -> list[IngestReport]:
+    """Take in all files of the inbox, inspections before labels, each in order of name.
+
+    A file that is refused gives a report with the sentence, once for each configuration: afterwards it lies there
+    unread until the config, the expectations or the file change. A file that is still being written gives a
+    report each time, and is left for the next.
+    """
+    reports: list[IngestReport] = []
+    digest = intake_digest(settings)
+    for path in _waiting(settings, workspace):
+        kind: Kind = "labels" if path.parent.name == "labels" else "inspections"
+        try:
+            if not store.has("files", f"refused:{file_sha(path)}:{digest}"):
+                reports.append(ingest_file(path, settings, store, workspace, now=now, from_inbox=True))
+        except FileNotFoundError:
+            continue  # another process took it in between
+        except StillWritten as error:
+            reports.append(IngestReport("", path.name, kind, "waiting", sentences=[str(error)]))
+        except BadInput as error:
+            sha = file_sha(path) if path.exists() else ""
+            reports.append(IngestReport(sha, path.name, kind, "refused", sentences=[str(error)]))
+    return reports
+
+
+def intake_digest(settings: Settings) -> str:
+    """Changes with whatever decides if a file is refused: the config, the expectations, the images."""
+    parts = [settings.digest()]
+    if settings.ingest.expectations is not None:
+        suite = settings.beside_config(settings.ingest.expectations)
+        parts.append(suite.read_text(encoding="utf-8", errors="replace") if suite.exists() else "")
+    if settings.data.images is not None:
+        images = settings.beside_config(settings.data.images)
+        parts.append(str(images.stat().st_mtime_ns) if images.exists() else "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _ingest(
+    path: Path, settings: Settings, store: Store, workspace: Workspace, *, now: datetime, from_inbox: bool
+) -> IngestReport:
+    if not path.is_file():
+        raise BadInput(f"{path}: there is no such file; check the path")
+    try:
+        check_settled(path, settings.ingest.settle_seconds)
+        sha = file_sha(path)
+    except PermissionError as error:
+        raise BadInput(f"{path}: the file may not be read; give this user the right to read it") from error
+    asked = from_inbox and path.parent == workspace.inbox / "labels"
+    kind: Kind = "labels" if asked else "inspections"
+    if store.has("files", sha):
+        return _already(path, sha, store)
+    try:
+        data = settings.data
+        expected = [data.id, data.time, data.label, *data.features, *data.slices, *data.label_columns]
+        form = survey(path, [name for name in expected if name is not None])
+        if form.sha != sha:
+            raise BadInput(f"{path.name} changed while it was being read; wait until it is written, and try again")
+        roles = label_roles(form, settings, asked=asked)
+        kind = "labels" if roles is not None or asked else "inspections"
+        with staging(workspace) as staged, _intake(path, form, settings, workspace, kind=kind, now=now) as intake:
+            taken = intake.read(staged)
+            news = _new_columns(form, settings, store) if kind == "inspections" else []
+            counts = (commit_labels if kind == "labels" else commit_inspections)(intake, taken, store)
+            sentences = _sentences(path, counts, taken, kind) + news
+            message = " ".join(sentences)
+            digest = intake_digest(settings)
+            commit_file(
+                store, sha=sha, name=path.name, kind=kind, counts=counts, message=message, digest=digest, now=now
+            )
+    except BadInput as error:
+        message, digest = str(error), intake_digest(settings)
+        commit_file(store, sha=sha, name=path.name, kind=kind, counts=None, message=message, digest=digest, now=now)
+        raise
+    return IngestReport(
+        sha,
+        path.name,
+        kind,
+        "accepted",
+        counts.read,
+        counts.accepted,
+        counts.quarantined,
+        counts.duplicates,
+        counts.corrections,
+        counts.labels,
+        sentences,
+    )
+
+
+@contextlib.contextmanager
+def _intake(
+    path: Path, form: FileFormat, settings: Settings, workspace: Workspace, *, kind: Kind, now: datetime
+) -> Iterator[Intake]:
+    """What the file's rows go through, with the archive of images open meanwhile."""
+    if kind == "labels":
+        labels = label_roles(form, settings, asked=True)
+        if labels is None:
+            missing_columns(path, form, [settings.data.id or "id", settings.data.label], "a label file needs")
+            raise BadInput(f"{path.name}: a label file needs the columns of the id and the label; add them")
+        yield Intake(path, form, kind, settings, Checker([]), LabelPreparation(settings, labels), now)
+        return
+    roles = inspection_roles(path, form, settings)
+    checker = _checker(path, form, settings)
+    with contextlib.ExitStack() as stack:
+        keep = None
+        if settings.data.image is not None:
+            place = find_images(path, settings)
+            if place is None:
+                stem = path.name.split(".")[0]
+                raise BadInput(
+                    f"{path.name}, column {settings.data.image!r}: the images are not there; put them beside the file "
+                    f"as {stem}.zip or as the folder {stem}, or name them in the config as data.images"
+                )
+            source = ImageSource.open(place)
+            stack.callback(source.close)
+
+            def keep(name: str) -> str:
+                return keep_image(source.read(name), name, workspace)
+
+        prepare = Preparation(settings, roles, checker, keep)
+        intake = Intake(path, form, kind, settings, checker, prepare, now)
+        yield intake
+
+
+def _checker(path: Path, form: FileFormat, settings: Settings) -> Checker:
+    if settings.ingest.expectations is None:
+        return Checker([])
+    source = settings.beside_config(settings.ingest.expectations)
+    zones = {} if settings.data.time is None else {settings.data.time: settings.data.time_zone}
+    checker = Checker(load_suite(source), source=str(source), time_columns=zones)
+    header = {name for rule in checker.of("columns") for name in rule.columns}
+    labels = {settings.data.label, *settings.data.label_columns}
+    needed = [name for name in checker.columns if name not in header | labels]
+    missing_columns(path, form, needed, f"the expectations in {source.name} check")
+    return checker
+
+
+def _new_columns(form: FileFormat, settings: Settings, store: Store) -> list[str]:
+    """A sentence on columns that came for the first time, where there were files before."""
+    before = store.columns("inspections").names
+    if store.version("inspections") is None:
+        return []
+    known = {*before, settings.data.label, *settings.data.label_columns}
+    fresh = [name for name in form.columns if name not in known]
+    if not fresh:
+        return []
+    noun, verb = ("column", "is") if len(fresh) == 1 else ("columns", "are")
+    return [f"The {noun} {', '.join(map(repr, fresh))} {verb} new; kept, and not used until the config names it."]
+
+
+def _already(path: Path, sha: str, store: Store) -> IngestReport:
+    row = store.read("files", where=f"sha = '{sha}' AND status = 'accepted'").iloc[0]
+    when = f"{row['at']:%Y-%m-%d %H:%M} UTC"
+    sentence = f"{path.name} was taken in already, as {row['name']} on {when} ({row['read']} rows); nothing was done."
+    return IngestReport(sha, path.name, row["kind"], "already", sentences=[sentence])
+
+
+def _sentences(path: Path, counts: Counts, taken: Taken, kind: Kind) -> list[str]:
+    name, said = path.name, []
+    noun = "labels" if kind == "labels" else "rows"
+    if counts.quarantined and taken.first is not None:
+        said.append(
+            f"{name}: {counts.quarantined} of {counts.read} {noun} are in quarantine; first {describe(taken.first)}; "
+            f"see `softad quarantine list`, and mend and release them there."
+        )
+    if taken.labels_held and kind == "inspections":
+        first = taken.labels_held[0]
+        said.append(
+            f"{name}: {len(taken.labels_held)} labels are in quarantine, their rows were taken in without them; first "
+            f"{describe(first)}."
+        )
+    if counts.corrections:
+        said.append(f"{name}: {counts.corrections} {noun} correct earlier ones, which are kept as older versions.")
+    if counts.duplicates:
+        said.append(f"{name}: {counts.duplicates} {noun} were there already and were skipped.")
+    for rule, rows, first_row in taken.warned.values():
+        where = f"{rows} rows, first row {first_row}" if rows else "the file as a whole"
+        said.append(f"{name}: warning, rule {rule.name!r} does not hold ({where}); the rows were taken in.")
+    return said
+
+
+def _waiting(settings: Settings, workspace: Workspace) -> list[Path]:
+    """Files of the inbox in order of name, then label files; a zip is images where the model looks at images."""
+    found = []
+    for folder in (workspace.inbox, workspace.inbox / "labels"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            unfinished = path.name.startswith(".") or path.name.endswith(_UNFINISHED)
+            images = settings.data.image is not None and path.suffix.lower() == ".zip"
+            if path.is_file() and not unfinished and not images:
+                found.append(path)
+    return found
+
+
+def _archive(path: Path, sha: str, settings: Settings, workspace: Workspace) -> None:
+    """Move a file that was taken in, and the images beside it, to the archive; never over another file."""
+    places = [path]
+    images = find_images(path, settings) if settings.data.image is not None else None
+    if images is not None and images.parent == path.parent and images.stem == path.name.split(".")[0]:
+        places.append(images)
+    for place in places:
+        folder = workspace.archive / ("labels" if path.parent.name == "labels" else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / place.name
+        if target.exists():
+            target = folder / f"{place.name.split('.')[0]}-{sha[:8]}{''.join(place.suffixes)}"
+        if target.exists() and target.is_file():
+            target.unlink()  # the same file, by its hash: moved before, delivered again
+        shutil.move(place, target)
+    _sync(workspace.archive)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

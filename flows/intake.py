@@ -1,0 +1,262 @@
+"""One file from its survey to the tables: read and checked by chunk, staged, judged as a whole, committed once.
+
+Nothing is written to a table before the share of bad rows is known. Then each table gets one commit, the table of
+files last: its row says that all the others are there. A crash in between leaves some tables with their commit and
+some without; the same file again finds the same rows to compare with, writes what is missing, and ends the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from flows.disk import translated
+from flows.errors import BadInput
+from flows.findings import Held, quarantine_table, reason
+from flows.identity import Conflict, settle_repeats
+from flows.prepare import Prepared, raw_records
+from flows.readers import FileFormat, RawChunk, read_chunks
+from flows.rules import Rule
+from flows.settings import Settings
+from flows.staging import HELD, Staging
+from flows.validate import Checker
+from flows.whole_file import Late, late_reasons
+
+Kind = Literal["inspections", "labels"]
+T = TypeVar("T")
+
+
+@dataclass
+class Taken:
+    """What one file turned out to hold.
+
+    Attributes
+    ----------
+    held: quarantine rows, on disk. labels_held: labels of rows that are taken in without them.
+    bad: rows that count against `ingest.max_bad_share`: a class that nobody has added yet does not.
+    reasons: (rule, column) -> rows. first: the first held row.
+    """
+
+    staged: Staging
+    read: int = 0
+    bad: int = 0
+    held: int = 0
+    first: Held | None = None
+    labels_held: list[Held] = field(default_factory=list)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    warned: dict[str, tuple[Rule, int, int]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def hold(self, rows: list[Held], *, sha: str, kind: Kind, now: datetime) -> None:
+        """Put rows aside for quarantine."""
+        if not rows:
+            return
+        self.held += len(rows)
+        self.bad += sum(not _only_class(item) for item in rows)
+        self.first = min([item for item in (self.first, rows[0]) if item is not None], key=lambda item: item.row)
+        self.reasons.update((entry["rule"], entry["column"]) for item in rows for entry in item.reasons)
+        path = self.staged.folder / f"held-{len(self.files):06d}.arrow"
+        table = quarantine_table(rows, sha=sha, kind=kind, at=now)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+            out.write_table(table)
+        self.files.append(path)
+
+    def held_tables(self) -> Iterator[pa.Table]:
+        """The quarantine rows, a bounded number at a time."""
+        for path in self.files:
+            with pa.OSFile(str(path)) as source:
+                yield pa.ipc.open_file(source).read_all()
+
+
+@dataclass(frozen=True)
+class Intake:
+    """How one file is read: what it is, what it must fulfil, where it goes."""
+
+    path: Path
+    form: FileFormat
+    kind: Kind
+    settings: Settings
+    checker: Checker
+    prepare: Callable[[RawChunk], Prepared]
+    now: datetime
+
+    def read(self, staged: Staging) -> Taken:
+        """Read, check and stage the whole file, and decide which rows are held.
+
+        Raises
+        ------
+        BadInput: no rows, too many bad rows, a rule about the whole does not hold, or the file changed meanwhile.
+        """
+        taken = Taken(staged)
+        broken_ids: list[np.ndarray] = []
+        deferred: list[tuple[Rule, np.ndarray, Any]] = []
+        checked: Counter[str] = Counter()
+        with translated(self.path.name):
+            for chunk in ahead(read_chunks(self.path, self.form, self.settings.ingest.chunk_rows)):
+                made = self.prepare(chunk)
+                taken.read += made.read
+                staged.add(made.table, made.content, made.ids, made.labels)
+                taken.hold(made.held, sha=self.form.sha, kind=self.kind, now=self.now)
+                taken.labels_held.extend(made.labels_held)
+                broken_ids.append(made.broken_ids)
+                deferred.extend(made.deferred)
+                checked.update(made.checked)
+                _count_warnings(taken, made.warned)
+            staged.seal()
+            if not taken.read:
+                raise BadInput(f"{self.path.name} has a header but no rows; export it again")
+            conflicts = settle_repeats(staged, np.concatenate(broken_ids)) if self._has_ids else []
+            late = self._late(taken, conflicts, deferred, dict(checked))
+            self._hold_late(taken, late)
+        self._refuse_bad_share(taken)
+        return taken
+
+    @property
+    def _has_ids(self) -> bool:
+        return self.kind == "labels" or self.settings.data.id is not None
+
+    def _late(
+        self,
+        taken: Taken,
+        conflicts: list[Conflict],
+        deferred: list[tuple[Rule, np.ndarray, Any]],
+        checked: dict[str, int],
+    ) -> Late:
+        late: Late = {item.index: [_conflict_reason(item, self.settings)] for item in conflicts}
+        if self.kind == "labels":
+            return late
+        more, broken = late_reasons(taken.staged, self.checker, self.settings, deferred, checked)
+        broken += self.checker.count(taken.read) if self.checker.of("count") else []
+        for item in broken:
+            if item.rule.severity != "critical":
+                taken.warned[item.rule.name] = (item.rule, 0, 0)
+                continue
+            raise BadInput(
+                f"{self.path.name}: the rule {item.rule.name!r} about the whole file does not hold (found "
+                f"{item.observed}), so the file is held back; mend the export, or the rule in "
+                f"{self.settings.ingest.expectations}"
+            )
+        for position, reasons in more.items():
+            late.setdefault(position, []).extend(reasons)
+        return late
+
+    def _hold_late(self, taken: Taken, late: Late) -> None:
+        """Hold rows that were staged; their raw text is read from the file once more, which is still the same."""
+        if not late:
+            return
+        staged = taken.staged
+        staged.fate[list(late)] = HELD
+        wanted = {int(staged.rows[position]): position for position in sorted(late)}
+        ids = self._ids(staged, wanted)
+        numbers = np.array(sorted(wanted), dtype=np.int64)
+        for chunk in read_chunks(self.path, self.form, self.settings.ingest.chunk_rows):
+            places = np.flatnonzero(np.isin(chunk.rows, numbers))
+            if not len(places):
+                continue
+            rows = chunk.rows[places].tolist()
+            records = raw_records(chunk.table, places)
+            held = [Held(row, ids[row], late[wanted[row]], rec) for row, rec in zip(rows, records, strict=True)]
+            taken.hold(held, sha=self.form.sha, kind=self.kind, now=self.now)
+
+    def _ids(self, staged: Staging, wanted: dict[int, int]) -> dict[int, str | None]:
+        found: dict[int, str | None] = {}
+        for _, table in staged.chunks(["_row", "_id"]):
+            rows = table["_row"].to_numpy()
+            places = np.flatnonzero(np.isin(rows, list(wanted)))
+            found.update(zip(rows[places].tolist(), table["_id"].take(pa.array(places)).to_pylist(), strict=True))
+        return found
+
+    def _refuse_bad_share(self, taken: Taken) -> None:
+        allowed = self.settings.ingest.max_bad_share
+        if taken.bad <= allowed * taken.read or taken.first is None:
+            return
+        (rule, column), rows = taken.reasons.most_common(1)[0]
+        where = f"column {column!r}, " if column else ""
+        raise BadInput(
+            f"{self.path.name}: {taken.bad} of {taken.read} rows are bad ({taken.bad / taken.read:.0%}, allowed is "
+            f"{allowed:.0%}), so the whole file is held back and nothing of it was taken in; most often {where}rule "
+            f"{rule!r} ({rows} rows); first {describe(taken.first)}; mend the export, or raise ingest.max_bad_share"
+        )
+
+
+def describe(item: Held) -> str:
+    """Where and what the first reason of a held row is.
+
+    >>> describe(Held(7, "A1", [reason("number", "x", "abc", "'abc' is not a number")], {}))
+    "row 7, column 'x': 'abc' is not a number"
+    """
+    first = item.reasons[0]
+    where = f", column {first['column']!r}" if first["column"] else ""
+    return f"row {item.row}{where}: {first['message']}"
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one made by another thread while this one is worked on.
+
+    >>> list(ahead(iter([1, 2, 3])))
+    [1, 2, 3]
+    """
+    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
+    stopped = threading.Event()
+
+    def put(entry: tuple[T | None, BaseException | None]) -> None:
+        while not stopped.is_set():
+            try:
+                made.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((item, None))
+                if stopped.is_set():
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:  # handed over, and raised where the items are used
+            put((None, error))
+
+    worker = threading.Thread(target=work, name="reader", daemon=True)
+    worker.start()
+    try:
+        for _ in itertools.count():
+            item, error = made.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        worker.join()
+
+
+def _conflict_reason(item: Conflict, settings: Settings) -> dict[str, Any]:
+    if item.others:
+        rows = "row " + str(item.others[0]) if len(item.others) == 1 else "rows " + ", ".join(map(str, item.others))
+        message = f"the id {item.id!r} stands in {rows} too, with other content"
+    else:
+        message = f"the id {item.id!r} stands in another row too, which is bad"
+    return reason("same id", settings.data.id or "id", item.id, message)
+
+
+def _only_class(item: Held) -> bool:
+    return all(entry["rule"] == "class" for entry in item.reasons)
+
+
+def _count_warnings(taken: Taken, warned: list[tuple[Rule, np.ndarray]]) -> None:
+    for rule, rows in warned:
+        if len(rows):
+            _, count, first = taken.warned.get(rule.name, (rule, 0, int(rows[0])))
+            taken.warned[rule.name] = (rule, count + len(rows), first)

@@ -1,0 +1,200 @@
+"""Labels on their way into the table: from label files, and from a column of the inspections themselves.
+
+A label that changes is a new version beside the old one. A label for an id that is not known yet waits in the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows.coerce import as_text, numbers, times
+from flows.findings import Findings
+from flows.identity import id_texts
+from flows.label_values import read_labels
+from flows.prepare import Prepared, held_rows, ragged_row
+from flows.readers import RawChunk
+from flows.roles import LabelRoles
+from flows.rows import number_hashes, row_hashes, text_hashes, time_hashes
+from flows.schemas import TIME
+from flows.settings import Settings
+from flows.staging import SKIPPED, Staging
+from flows.store import Store
+
+STAGED = ["_id", "_label", "_label_value", "_time"]
+
+
+@dataclass(frozen=True)
+class LabelPreparation:
+    """What the rows of a label file go through; as `prepare.Preparation` for inspections."""
+
+    settings: Settings
+    roles: LabelRoles
+
+    def __call__(self, chunk: RawChunk) -> Prepared:
+        """Check one chunk."""
+        raw, roles, findings = chunk.table, self.roles, Findings()
+        ids = as_text(raw[roles.id], trim=True)
+        given = as_text(raw[roles.label], trim=True)
+        for name, cells in ((roles.id, ids), (roles.label, given)):
+            empty = np.flatnonzero(pc.is_null(cells).to_numpy(zero_copy_only=False))
+            findings.add("label", name, empty, [None] * len(empty), [f"{name} is empty"] * len(empty))
+        labels = read_labels(raw[roles.label], self.settings)
+        findings.items.extend(labels.findings.items)
+        moments = self._moments(raw, findings)
+        probability = self._probability(raw, findings)
+        inspector = as_text(raw[roles.inspector]) if roles.inspector else pa.nulls(raw.num_rows, pa.string())
+        table = pa.table(
+            {
+                "_row": pa.array(chunk.rows, pa.int64()),
+                "_id": ids,
+                "_label": labels.text,
+                "_label_value": pa.array(labels.value, from_pandas=True),
+                "_time": pa.array(moments, pa.timestamp("us")).cast(TIME),
+                "_inspector": inspector,
+                "_probability": pa.array(probability, from_pandas=True),
+            }
+        )
+        content = row_hashes(
+            raw.num_rows,
+            [
+                ("label", text_hashes(labels.text)),
+                ("time", time_hashes(moments)),
+                ("inspector", text_hashes(inspector)),
+                ("probability", number_hashes(probability)),
+            ],
+        )
+        good = np.ones(raw.num_rows, dtype=bool)
+        good[findings.positions()] = False
+        id_hashes = text_hashes(ids)
+        held = [*held_rows(chunk, findings, ids), *(ragged_row(item) for item in chunk.ragged)]
+        return Prepared(
+            read=raw.num_rows + len(chunk.ragged),
+            table=table.filter(pa.array(good)),
+            content=content[good],
+            ids=id_hashes[good],
+            labels=text_hashes(labels.text)[good],
+            held=sorted(held, key=lambda item: item.row),
+            broken_ids=id_hashes[~good],
+        )
+
+    def _moments(self, raw: pa.Table, findings: Findings) -> np.ndarray:
+        name = self.roles.time
+        if name is None:
+            return np.full(raw.num_rows, np.datetime64("NaT"), dtype="datetime64[us]")
+        coerced = times(raw[name], self.settings.data.time_zone)
+        cells = as_text(raw[name]).take(pa.array(coerced.bad)).to_pylist()
+        findings.add("time", name, coerced.bad, cells, coerced.reasons)
+        return coerced.values
+
+    def _probability(self, raw: pa.Table, findings: Findings) -> np.ndarray:
+        name = self.roles.probability
+        if name is None:
+            return np.full(raw.num_rows, np.nan)
+        coerced = numbers(raw[name])
+        cells = as_text(raw[name])
+        findings.add("number", name, coerced.bad, cells.take(pa.array(coerced.bad)).to_pylist(), coerced.reasons)
+        with np.errstate(invalid="ignore"):
+            outside = np.flatnonzero((coerced.values <= 0) | (coerced.values > 1))
+        texts = cells.take(pa.array(outside)).to_pylist()
+        messages = [f"{name} is {text}, a probability is above 0 and at most 1" for text in texts]
+        findings.add("probability", name, outside, texts, messages)
+        return coerced.values
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """How staged labels stand to those in the table.
+
+    Attributes
+    ----------
+    write: (n,) whether the label is new, or another than the newest. version: (n,) int32 of its own version.
+    """
+
+    write: np.ndarray
+    version: np.ndarray
+
+
+def match_labels(
+    store: Store,
+    version: int | None,
+    staged: Staging,
+    occurrences: np.ndarray | None,
+    candidates: np.ndarray,
+    *,
+    regression: bool,
+    spill: Path,
+) -> LabelMatch:
+    """Compare staged labels with the newest of their ids.
+
+    Parameters
+    ----------
+    version: of the table `labels` as it was before this file; None where there is no table.
+    candidates: (n,) rows whose label counts.
+
+    Notes
+    -----
+    An inspection that is delivered once more brings its old label with it. Where that label was corrected in between,
+    the repeated row must not undo the correction: so the label of a skipped row counts only where its id never had it.
+    """
+    match = LabelMatch(candidates.copy(), np.ones(len(staged), dtype=np.int32))
+    if version is None or not candidates.any():
+        return match
+
+    def keys(part: slice, table: pa.Table) -> pa.Table:
+        made = pa.table(
+            {
+                "n": pa.array(np.arange(part.start, part.stop)),
+                "_id": id_texts(part, table, staged, occurrences),
+                "label": table["_label"],
+                "value": table["_label_value"],
+            }
+        )
+        return made.filter(pa.array(candidates[part]))
+
+    same = "l.label_value = staged.value" if regression else "l.label = staged.label"
+    query = f"""
+        SELECT n, max(l._version) AS top, coalesce(arg_max({same}, l._version), false) AS same,
+            coalesce(bool_or({same}), false) AS ever
+        FROM staged JOIN labels l USING (_id) GROUP BY n
+    """  # noqa: S608 (only our own words)
+    found = store.arrow(query, versions={"labels": version}, spill=spill, staged=staged.stream(keys, STAGED))
+    where = found["n"].to_numpy()
+    repeated = staged.fate[where] == SKIPPED
+    old = np.where(repeated, found["ever"].to_numpy(), found["same"].to_numpy())
+    match.write[where[old]] = False
+    match.version[where] = found["top"].to_numpy() + 1
+    return match
+
+
+def label_stream(
+    staged: Staging, match: LabelMatch, occurrences: np.ndarray | None, *, sha: str, now: datetime
+) -> pa.RecordBatchReader:
+    """Rows of the table `labels` for the labels that are to be written."""
+
+    def build(part: slice, table: pa.Table) -> pa.Table:
+        count = table.num_rows
+        absent = pa.nulls(count, pa.string())
+        has = table.column_names
+        made = pa.table(
+            {
+                "_id": id_texts(part, table, staged, occurrences),
+                "label": table["_label"],
+                "label_value": table["_label_value"],
+                "_time": pc.fill_null(table["_time"], pa.scalar(now, TIME)),
+                "inspector": table["_inspector"] if "_inspector" in has else absent,
+                "probability": table["_probability"] if "_probability" in has else absent.cast(pa.float64()),
+                "_version": pa.array(match.version[part], pa.int32()),
+                "_file": pa.array([sha]).take(pa.array(np.zeros(count, dtype=np.int64))),
+                "_row": table["_row"],
+            }
+        )
+        return made.filter(pa.array(match.write[part]))
+
+    extra = [name for name in ("_inspector", "_probability") if name in staged.schema.names]
+    return staged.stream(build, [*STAGED, "_row", *extra])

@@ -1,0 +1,125 @@
+"""Rows between reading and committing: on disk by chunk, with a few numbers for each row in memory.
+
+What is in memory grows by 41 bytes a row; everything else stays in bounds whatever the file's length.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from flows.disk import translated
+from flows.workspace import Workspace
+
+TAKEN, SKIPPED, HELD = 0, 1, 2
+"""What becomes of a staged row: it is taken in, skipped as there already, or held in quarantine."""
+
+
+class Staging:
+    """The rows of one file that passed every check of a single row.
+
+    Attributes
+    ----------
+    rows: (n,) number of the data row. content: (n, 2) uint64. ids, labels: (n,) uint64.
+    fate: (n,) int8, one of `TAKEN`, `SKIPPED`, `HELD`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lengths: list[int] = []
+        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.schema = pa.schema([])
+        self.rows = np.zeros(0, dtype=np.int64)
+        self.content = np.zeros((0, 2), dtype=np.uint64)
+        self.ids = np.zeros(0, dtype=np.uint64)
+        self.labels = np.zeros(0, dtype=np.uint64)
+        self.fate = np.zeros(0, dtype=np.int8)
+
+    def add(self, table: pa.Table, content: np.ndarray, ids: np.ndarray, labels: np.ndarray) -> None:
+        """Put one chunk aside; its column `_row` holds the row numbers."""
+        rows = table["_row"].to_numpy()
+        self.schema = table.schema
+        if table.num_rows:
+            with (
+                pa.OSFile(str(self._path(len(self._lengths))), "wb") as sink,
+                pa.ipc.new_file(sink, table.schema) as out,
+            ):
+                out.write_table(table)
+            self._lengths.append(table.num_rows)
+            self._parts.append((rows, content, ids, labels))
+
+    def seal(self) -> None:
+        """All chunks are there: the numbers of all rows become available."""
+        if self._parts:
+            self.rows, self.content, self.ids, self.labels = (
+                np.concatenate(part) for part in zip(*self._parts, strict=True)
+            )
+        self._parts = []
+        self.fate = np.zeros(len(self.rows), dtype=np.int8)
+
+    def __len__(self) -> int:
+        return int(sum(self._lengths))
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[tuple[slice, pa.Table]]:
+        """(its slice of all rows, the rows) for each chunk; only some columns where they are named."""
+        start = 0
+        for number, length in enumerate(self._lengths):
+            options = None
+            if columns is not None:
+                options = pa.ipc.IpcReadOptions(included_fields=[self.schema.get_field_index(name) for name in columns])
+            with pa.OSFile(str(self._path(number))) as source:
+                table = pa.ipc.open_file(source, options=options).read_all()
+            yield slice(start, start + length), table
+            start += length
+
+    def stream(
+        self, build: Callable[[slice, pa.Table], pa.Table | None], columns: Sequence[str] | None = None
+    ) -> pa.RecordBatchReader:
+        """The rows as a stream, one chunk in memory at a time.
+
+        Parameters
+        ----------
+        build: makes the rows to be written out of a chunk (its slice and its table).
+        """
+        schema = _built(build(slice(0, 0), self.schema.empty_table().select(list(columns or self.schema.names)))).schema
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for part, table in self.chunks(columns):
+                made = build(part, table)
+                if made is not None and made.num_rows:
+                    yield from made.combine_chunks().to_batches()
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.arrow"
+
+
+def _built(table: pa.Table | None) -> pa.Table:
+    if table is None:
+        raise ValueError("build must return a table, also for a chunk without rows")
+    return table
+
+
+@contextmanager
+def staging(workspace: Workspace) -> Iterator[Staging]:
+    """A place for one file's rows; gone at the end, and what a killed process left is gone at the start.
+
+    The caller holds the workspace's ingest lock, so nobody else's rows can be there.
+
+    Raises
+    ------
+    Unavailable: the disk is full.
+    """
+    root = workspace.runtime / "staging" / workspace.model
+    shutil.rmtree(root, ignore_errors=True)
+    with translated("staging"):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix="file-") as folder:
+            yield Staging(Path(folder))
