@@ -102,6 +102,8 @@ def _from_factory(name: str, inputs: tuple[int, ...], outputs: int) -> nn.Module
         raise ValueError(
             f"name: {name!r} cannot be imported ({error}); allowed: package.module:factory on the Python path"
         ) from error
+    if not callable(factory):
+        raise ValueError(f"name: {name!r} is a {type(factory).__name__}; allowed: a function of inputs and outputs")
     model = factory(inputs=inputs, outputs=outputs)
     if not isinstance(model, nn.Module):
         raise ValueError(f"name: {name!r} returned a {type(model).__name__}; allowed: a torch.nn.Module")
@@ -131,7 +133,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         self.image, self.beside = image, beside
         channels, layers = image[0], list[nn.Module]()
-        for width, stride in ((16, 1), (32, 2), (64, 2)):
+        for width, stride in ((16, 2), (32, 2), (64, 1)):
             layers += [nn.Conv2d(channels, width, 3, stride=stride, padding=1), nn.GroupNorm(8, width), nn.ReLU()]
             channels = width
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
