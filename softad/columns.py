@@ -34,6 +34,10 @@ class NumericColumn:
     centre, scale: of the squashed training values, whose mean becomes 0 and deviation 1.
     low, high: training range; None where there was no value.
     indicated: whether training rows missed values, so that missing is a feature of its own.
+
+    >>> column = NumericColumn.fit(np.array([1.0, 2.0, 3.0, np.nan]), "x")
+    >>> column.transform(np.array([3.0, np.nan])).round(3).tolist()
+    [[1.225, 0.0], [0.0, 1.0]]
     """
 
     name: str
@@ -120,6 +124,10 @@ class CategoryColumn:
     values: the words seen in training, the most frequent first; beyond `LARGEST` of them the rest are others.
     rest: words that were seen, and are counted among the others.
     missing: whether training rows missed values.
+
+    >>> column = CategoryColumn.fit(np.array(["M1", "M1", "M2"], dtype=object), "machine")
+    >>> column.transform(np.array(["M2", "M99"], dtype=object)).tolist()
+    [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
     name: str

@@ -49,6 +49,11 @@ def decode_image(name: str, content: bytes, size: int) -> npt.NDArray[np.float32
 def read_images(names: list[object], source: ImageSource | None, size: int) -> npt.NDArray[np.float32]:
     """Images by name, shape (n, 3, size, size); a cell that holds bytes is an image already.
 
+    >>> read_images([None], None, 8)
+    Traceback (most recent call last):
+    ...
+    ValueError: row 0 names no image (None); allowed: the name of an image, or its bytes
+
     Raises
     ------
     ValueError: a name is missing, a file is missing, or an image cannot be read; names the row and the image.

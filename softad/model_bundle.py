@@ -69,6 +69,20 @@ class ModelBundle:
     target_scale: mean and standard deviation of the training targets, in which the network's output is
         expressed; None for classification.
     metadata: whatever the trainer wants to keep; JSON-able.
+
+    >>> import pandas as pd, tempfile
+    >>> spec = {"name": "linear", "inputs": [1], "outputs": 1, "hidden": [], "image": None}
+    >>> frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]})
+    >>> bundle = ModelBundle("regression", network_of(spec), spec,
+    ...     Preprocessor.fit(frame, numeric=["x"], categorical=[]), None, target_scale=(10.0, 2.0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     again = ModelBundle.load(bundle.save(Path(folder) / "model"))
+    >>> again.digest() == bundle.digest(), again.row_losses(frame, [9.0, 10.0, 11.0]).shape
+    (True, (3,))
+
+    Raises
+    ------
+    ValueError: classification without two classes, or regression without a target scale.
     """
 
     task: Task
@@ -134,7 +148,12 @@ class ModelBundle:
         return cross_entropies(outputs, class_numbers(labels, self.classes or []), self.temperature)
 
     def save(self, folder: Path) -> Path:
-        """Write the bundle's two files into `folder`, each atomically, the one that names the other last."""
+        """Write the bundle's two files into `folder`, each atomically, the one that names the other last.
+
+        Raises
+        ------
+        OSError: the folder cannot be written.
+        """
         weights, document = self._content()
         replace_file(folder / WEIGHTS, weights)
         replace_file(folder / DOCUMENT, document)

@@ -105,17 +105,22 @@ class Preprocessor:
         ------
         ValueError: a column is missing, a numeric one holds a word, or an image is missing or broken.
         """
-        parts: list[npt.NDArray[Any]] = []
-        if self.image is not None:
-            if self.image not in frame.columns:
-                raise ValueError(f"{self.image}: the column is missing; here are {', '.join(map(str, frame.columns))}")
-            pictures = read_images(frame[self.image].tolist(), images, self.image_size)
-            if not self.table_width:
-                return pictures
-            parts.append(pictures.reshape(len(frame), -1))
-        parts += [column.transform(numbers_of(frame, column.name)) for column in self.numeric]
-        parts += [column.transform(words_of(frame, column.name)) for column in self.categorical]
-        return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
+        table = np.empty((len(frame), self.table_width), dtype=np.float32)
+        start = 0
+        for number in self.numeric:
+            table[:, start : start + number.width] = number.transform(numbers_of(frame, number.name))
+            start += number.width
+        for category in self.categorical:
+            table[:, start : start + category.width] = category.transform(words_of(frame, category.name))
+            start += category.width
+        if self.image is None:
+            return table
+        if self.image not in frame.columns:
+            raise ValueError(f"{self.image}: the column is missing; here are {', '.join(map(str, frame.columns))}")
+        pictures = read_images(frame[self.image].tolist(), images, self.image_size)
+        if not self.table_width:
+            return pictures
+        return np.concatenate([pictures.reshape(len(frame), -1), table], axis=1)
 
     def warnings(self, frame: pd.DataFrame) -> list[str]:
         """What is unusual about each row against the training rows, shape (n,); "" where nothing is.

@@ -22,17 +22,29 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def squared(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared error: outputs (n, 1) or (n,), targets (n,), to (n,)."""
+    """Squared error: outputs (n, 1) or (n,), targets (n,), to (n,).
+
+    >>> squared(torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 5.0]))
+    tensor([1., 9.])
+    """
     return (outputs.reshape(targets.shape) - targets).square()
 
 
 def absolute(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Absolute error: outputs (n, 1) or (n,), targets (n,), to (n,)."""
+    """Absolute error: outputs (n, 1) or (n,), targets (n,), to (n,).
+
+    >>> absolute(torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 5.0]))
+    tensor([1., 3.])
+    """
     return (outputs.reshape(targets.shape) - targets).abs()
 
 
 def huber(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Half the squared error up to 1, linear beyond: outputs (n, 1) or (n,), targets (n,), to (n,)."""
+    """Half the squared error up to 1, linear beyond: outputs (n, 1) or (n,), targets (n,), to (n,).
+
+    >>> huber(torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 5.0]))
+    tensor([0.5000, 2.5000])
+    """
     return functional.huber_loss(outputs.reshape(targets.shape), targets, reduction="none")
 
 
@@ -63,6 +75,11 @@ def row_loss(choice: str | RowLoss) -> RowLoss:
 
 def check_targets(model: nn.Module, features: Tensor, targets: Tensor, choice: str | RowLoss, name: str) -> None:
     """Try one row, so that shapes that do not fit are named before an epoch has run.
+
+    >>> check_targets(nn.Linear(2, 3), torch.zeros(4, 2), torch.tensor([0, 1, 2, 3]), "cross_entropy", "targets")
+    Traceback (most recent call last):
+    ...
+    ValueError: targets: class numbers 0 to 3 for outputs of shape (1, 3); allowed: 0 to one less than ...
 
     Raises
     ------
