@@ -27,22 +27,25 @@ SCORES = ("level", "hard", "harder", "hardest", "weight")
 """u, 1{u > .9}, 1{u > .97}, 1{u > .99} and -log(1 - u), u being a row's rank within the reference, from 0 to 1."""
 
 
-def jitter(ids: Sequence[Any] | NDArray[Any], seed: int) -> Floats:
-    """One fixed number in (0, 1) for each row, from a hash of the seed and the row's id.
+def jitter(ids: Sequence[Any] | NDArray[Any], seed: int, where: str = "") -> Floats:
+    """One fixed number in (0, 1) for each row, from a hash of the seed, the row's place and its id.
 
-    It parts rows of equal loss. A row that is judged again keeps its number, and so its rank. The guarantee is over
-    the seed as much as over the rows, and needs distinct rows to have distinct numbers: a window that uses the
-    reference's ids again (0, 1, 2, ... in both) would have its ties ordered alike.
+    It parts rows of equal loss, the reference's rows too: (loss, number) has no ties, so the law of the ranks is the
+    same for 0/1 losses as for any other. A window that is judged again keeps its ranks. The place (reference, or the
+    window) is part of the hash because rows that shared a number would have their ties ordered alike: where ids
+    begin at 0 in each window, a budget of 0.10 would else become anything from 0.01 to 0.8, depending on the seed.
+    Numbers are as much a draw as the reference is, so the budget holds over seeds; simulated lives need one each.
 
     Parameters
     ----------
     ids: n row ids; told apart by their text.
     seed: of the life.
+    where: the place.
 
     >>> jitter(["A17", "A18"], seed=0).round(3), jitter(["A18"], seed=0).round(3)
-    (array([0.084, 0.629]), array([0.629]))
+    (array([0.666, 0.465]), array([0.465]))
     """
-    key = hashlib.blake2b(f"jitter {seed}".encode(), digest_size=16).digest()
+    key = hashlib.blake2b(f"jitter {seed} {where}".encode(), digest_size=16).digest()
     digests = b"".join(hashlib.blake2b(str(each).encode(), key=key, digest_size=8).digest() for each in ids)
     # 53 bits are what a float holds; the half keeps both ends out.
     return ((np.frombuffer(digests, dtype="<u8") >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53

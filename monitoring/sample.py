@@ -25,12 +25,14 @@ class Sample:
     jitters: (n,) that part rows of equal loss.
     lots: (n,) or None.
     representative: rows were chosen for labelling with known probabilities, or all of them.
+    where: "reference", or the window's name.
     """
 
     losses: Floats
     jitters: Floats
     lots: NDArray[Any] | None
     representative: bool
+    where: str
 
     @property
     def rows(self) -> int:
@@ -55,7 +57,8 @@ def take(
     Parameters
     ----------
     losses: (n,).
-    where: "reference" or the window's name, for sentences, and for the ids of rows that have none.
+    where: "reference" or the window's name, for sentences, and part of each row's jitter: ids need to differ within
+        the reference and within a window only.
     seed: of the life.
     ids, lots: (n,) or None.
     probabilities: (n,) above 0 and up to 1, or NaN where unknown; None: all rows were labelled.
@@ -72,7 +75,7 @@ def take(
     names = _checked_ids(ids, values.size, where)
     groups = None if lots is None else _of_length(lots, values.size, f"lots of {where}")
     if probabilities is None:
-        return Sample(losses=values, jitters=jitter(names, seed), lots=groups, representative=True)
+        return Sample(values, jitter(names, seed, where), groups, representative=True, where=where)
     chance = np.asarray(_of_length(probabilities, values.size, f"probabilities of {where}"), dtype=np.float64)
     wrong = np.flatnonzero((chance <= 0) | (chance > 1))
     if wrong.size:
@@ -81,20 +84,21 @@ def take(
             "above 0 and at most 1, or NaN where it is not known"
         )
     if np.isnan(chance).any():
-        return Sample(losses=values, jitters=jitter(names, seed), lots=groups, representative=False)
-    keep = jitter([f"thin {name}" for name in names], seed) <= chance.min(initial=1.0) / chance
+        return Sample(values, jitter(names, seed, where), groups, representative=False, where=where)
+    keep = jitter(names, seed, f"thin {where}") <= chance.min(initial=1.0) / chance
     kept = [name for name, stays in zip(names, keep, strict=True) if stays]
     return Sample(
         losses=values[keep],
-        jitters=jitter(kept, seed),
+        jitters=jitter(kept, seed, where),
         lots=None if groups is None else groups[keep],
         representative=True,
+        where=where,
     )
 
 
 def _checked_ids(ids: Ids | None, rows: int, where: str) -> list[str]:
     if ids is None:
-        return [f"{where} row {number}" for number in range(rows)]
+        return [str(number) for number in range(rows)]
     names = [str(each) for each in _of_length(ids, rows, f"ids of {where}")]
     if len(set(names)) != rows:
         twice = next(name for name, times in Counter(names).items() if times > 1)

@@ -55,9 +55,9 @@ class ConcentrationScan:
     min_rows: labelled rows that a window needs to be judged; by default a quarter of `window_size`, between 20 and 50.
     label_age: days after which a row's label is counted, in the reference and the windows alike; None: no limit.
 
-    The promise holds if the rows (or, with lots, the lots) are exchangeable as long as nothing changes, every row has
-    an id of its own (the reference's ids must not come back in a window), and neither the time of a look nor its
-    number of rows depends on the losses. It is a promise over the seed too.
+    The promise holds if the rows (or, with lots, the lots) are exchangeable as long as nothing changes, no row of the
+    reference comes back in a window, and neither the time of a look nor its number of rows depends on the losses. It
+    is a promise over all that chance decides, the reference and the seed's jitters too.
 
     >>> rng = np.random.default_rng(1)
     >>> scan = ConcentrationScan(alarm_budget=0.05, windows=10, window_size=200).fit(rng.exponential(size=1000))
@@ -204,7 +204,7 @@ class ConcentrationScan:
         lots: (n,), if and only if the reference had lots; a lot belongs to the window in which it ends.
         age: days from a row to its label, as `label_age` says; only checked.
         probabilities: as in `fit`.
-        threshold: replaces this look's threshold, for a drill; the twins keep to theirs.
+        threshold: replaces this look's threshold where there is one, for a drill; the twins keep to theirs.
 
         Raises
         ------
@@ -239,7 +239,8 @@ class ConcentrationScan:
             own = life.threshold(counts.units, self.alarm_budget * position / self.windows)
             life.look(counts, own)
             self._position = position
-            result = replace(result, threshold=own if threshold is None else float(threshold), budget_spent=life.spent)
+            limit = own if own is None or threshold is None else float(threshold)
+            result = replace(result, threshold=limit, budget_spent=life.spent)
         self._last = (name, True)
         self._recent = [(name, binned), *self._recent[: SCALES[-1] - 1]]
         result = replace(self._judge(reference, life, result), lots=counts.units if self.by_lots else None)

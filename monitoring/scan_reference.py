@@ -62,7 +62,9 @@ class Reference:
             names, statistics = lot_statistics(sample.losses, sample.lots)
             lots = int(names.size)
             if lots >= LEAST_LOTS:
-                views = tuple(RankBins.of(statistics[each], jitter(names, seed)) for each in LOT_STATISTICS)
+                views = tuple(
+                    RankBins.of(statistics[each], jitter(names, seed, sample.where)) for each in LOT_STATISTICS
+                )
         reference = cls(
             rows=sample.rows,
             bins=bins,
@@ -107,7 +109,7 @@ def rank_counts(views: tuple[RankBins, ...], sample: Sample, seed: int) -> Integ
         ranked, jitters = [sample.losses], sample.jitters
     else:
         names, statistics = lot_statistics(sample.losses, sample.lots)
-        ranked, jitters = [statistics[each] for each in LOT_STATISTICS], jitter(names, seed)
+        ranked, jitters = [statistics[each] for each in LOT_STATISTICS], jitter(names, seed, sample.where)
     counted = [
         np.bincount(view.place(values, jitters), minlength=view.spacings.size)
         for view, values in zip(views, ranked, strict=True)
