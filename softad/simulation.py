@@ -76,7 +76,7 @@ NOISE, HARD_NOISE, HARD_SHARE = 0.25, 1.3, 0.03
 """Noise of a measurement, noise where the part is a hard one, and share of hard parts."""
 
 MEAN_NOISE, MEAN_HARD_SHARE = 0.42, 0.05
-"""The same after the change "mean": all is harder in proportion, so that the mean loss rises by a quarter to a half."""
+"""The same after the change "mean": all is harder in proportion, so that the mean loss rises by a third to a half."""
 
 DISPLACED = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.5])
 """Which sensors a change displaces, and in which proportion: those of temperature, vibration and roughness."""
@@ -172,7 +172,7 @@ class InspectionLine:
         _require(seed >= 0, f"seed is {seed}; it must be at least 0")
         _require(
             1 <= lines <= machines <= 99,
-            f"machines is {machines}, lines {lines}; it must be 1 <= lines <= machines <= 99",
+            f"machines is {machines} and lines is {lines}; it must be 1 <= lines <= machines <= 99",
         )
         _require(rows_per_week >= 1, f"rows_per_week is {rows_per_week}; it must be at least 1")
         _require(change in get_args(Change), f"change is {change!r}; it must be one of {', '.join(get_args(Change))}")

@@ -1,0 +1,141 @@
+"""One verdict for each way in which a window can look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from monitoring.attribution import Attribution, Finding
+from monitoring.scan_result import ScanResult
+from monitoring.slice_statistics import MISSING, RARE
+from monitoring.verdict import NOT_JUDGED, Judged, decide, lift
+
+
+@dataclass(frozen=True)
+class Size:
+    relevant: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the scan says, as far as a verdict asks."""
+
+    alarm: bool = True
+    state: str = "alarm"
+    rows: int = 2000
+    missing: int = 0
+    effect: Size | None = None
+
+
+M07 = Finding(
+    "machine", "M07", share=0.72, low=0.61, high=0.83, row_share=0.08, rows=160, reference_row_share=0.08, grew=False,
+    significant=True, usual_share=0.08, growth_share=0.0, evidence=14.0,
+)  # fmt: skip
+L2 = replace(
+    M07, column="line", value="L2", share=0.8, row_share=0.33, reference_row_share=0.33, usual_share=0.33, evidence=8.0
+)
+QUIET = replace(M07, value="M01", share=0.1, low=0.0, high=0.2, significant=False, evidence=0.3)
+GREW = replace(
+    QUIET, column="product", value="P-3", share=0.1, grew=True, row_share=0.5, reference_row_share=0.2, growth_share=0.9
+)
+
+
+def where(*findings: Finding) -> Attribution:
+    return Attribution(findings, total_excess=31.0, tried=23, threshold=0.7, rows=2000, reference_rows=4000)
+
+
+def test_without_an_alarm_all_is_healthy_whatever_the_slices_say() -> None:
+    verdict = decide(Look(alarm=False, state="ok"), where(M07))
+    assert (verdict.kind, verdict.reason_key, verdict.column, verdict.evidence) == ("healthy", "no_alarm", None, ())
+
+
+@pytest.mark.parametrize("state", NOT_JUDGED)
+def test_what_could_not_be_judged_says_why(state: str) -> None:
+    verdict = decide(Look(alarm=False, state=state, rows=12, missing=38), None)
+    assert (verdict.kind, verdict.reason_key) == ("too_few_labels", state)
+    assert verdict.numbers == {"rows": 12, "missing": 38}
+
+
+def test_one_machine_that_carries_the_excess_is_to_be_inspected() -> None:
+    verdict = decide(Look(), where(M07, L2, QUIET))
+    assert (verdict.kind, verdict.column, verdict.value, verdict.share) == ("inspect", "machine", "M07", 0.72)
+    assert (verdict.low, verdict.high, verdict.reason_key) == (0.61, 0.83, "one_slice")
+    assert verdict.evidence == (M07, L2)
+    assert verdict.numbers["row_share"] == 0.08
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        replace(M07, share=0.4, low=0.3),
+        replace(M07, low=0.05),
+        replace(M07, significant=False),
+        replace(M07, value=RARE),
+        # More than half of the excess, but on nearly half of the rows: it is spread.
+        replace(M07, share=0.6, low=0.55, row_share=0.45),
+    ],
+    ids=["share too small", "interval not clear of the rows", "not significant", "a pool", "hardly more than its rows"],
+)
+def test_a_slice_that_does_not_alone_carry_it_leads_to_retraining(finding: Finding) -> None:
+    verdict = decide(Look(), where(finding, QUIET))
+    assert (verdict.kind, verdict.reason_key, verdict.column, verdict.value) == ("retrain", "spread", None, None)
+    assert verdict.numbers["tried"] == 23
+
+
+def test_a_slice_that_grew_into_normal_business_is_named_and_retrained() -> None:
+    verdict = decide(Look(), where(QUIET, GREW))
+    assert (verdict.kind, verdict.reason_key, verdict.column, verdict.value) == (
+        "retrain",
+        "slice_grew",
+        "product",
+        "P-3",
+    )
+    assert (verdict.share, verdict.low) == (0.9, None)
+
+
+def test_growth_that_explains_little_is_not_named() -> None:
+    assert decide(Look(), where(QUIET, replace(GREW, growth_share=0.2))).reason_key == "spread"
+
+
+def test_a_broken_machine_is_named_even_where_a_product_grew() -> None:
+    assert decide(Look(), where(M07, GREW)).kind == "inspect"
+
+
+def test_a_slice_that_the_reference_never_held_is_new_business_but_missing_names_are_not() -> None:
+    new = replace(M07, value="M13", reference_row_share=0.0, grew=True)
+    verdict = decide(Look(), where(new))
+    assert (verdict.kind, verdict.reason_key, verdict.value) == ("retrain", "new_slice", "M13")
+    assert decide(Look(), where(replace(new, value=MISSING))).kind == "inspect"
+
+
+def test_without_slice_columns_the_model_is_retrained() -> None:
+    assert decide(Look(), None).reason_key == "no_slices"
+
+
+def test_after_the_alarm_a_window_is_judged_as_long_as_the_effect_is_relevant() -> None:
+    spent = Look(alarm=False, state="spent", effect=Size(relevant=True))
+    assert decide(spent, where(M07)).kind == "inspect"
+    assert decide(spent, None).kind == "healthy"
+    assert decide(replace(spent, effect=Size(relevant=False)), where(M07)).kind == "healthy"
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
+def test_the_share_to_inspect_is_checked(share: float) -> None:
+    with pytest.raises(ValueError, match="inspect_share is"):
+        decide(Look(), where(M07), inspect_share=share)
+
+
+def test_a_higher_share_to_inspect_is_obeyed() -> None:
+    assert decide(Look(), where(M07), inspect_share=0.9).kind == "retrain"
+
+
+def test_lift_is_infinite_where_the_slice_carries_everything() -> None:
+    assert lift(replace(M07, share=1.0)) == float("inf")
+
+
+def test_the_scans_own_result_is_taken() -> None:
+    result: Judged = ScanResult(
+        False, "ok", statistic=1.0, threshold=4.0, budget_spent=0.0, window="2026-W10", rows=2000
+    )
+    assert decide(result, None).kind == "healthy"
