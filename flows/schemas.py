@@ -97,13 +97,24 @@ TABLES: dict[str, pa.Schema] = {
             "verdict": _TEXT,
             "figures": _TEXT,
             "findings": _TEXT,
+            "details": _TEXT,
             "scan": _TEXT,
             "report": _TEXT,
             "at": TIME,
         }
     ),
     "references": pa.schema({"life": _TEXT, "_id": _TEXT, "loss": _REAL, "window": _TEXT}),
-    "lives": pa.schema({"life": _TEXT, "model_version": _TEXT, "started_at": TIME, "scan": _TEXT, "reason": _TEXT}),
+    "lives": pa.schema(
+        {
+            "life": _TEXT,
+            "model_version": _TEXT,
+            "started_at": TIME,
+            "after_seq": _INT,
+            "scan": _TEXT,
+            "reason": _TEXT,
+            "cause": _TEXT,
+        }
+    ),
     # the newest record of a key is its state
     "incidents": pa.schema({"key": _TEXT, "event": _TEXT, "record": _TEXT, "at": TIME}),
     "ledger": pa.schema(

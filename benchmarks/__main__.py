@@ -1,0 +1,24 @@
+"""All benchmarks, one after the other: `python -m benchmarks`, or `python -m benchmarks ingest training`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+ALL = ("imports", "training", "ingest", "cycle")
+
+
+def main(names: list[str]) -> int:
+    """Run each in a process of its own, so that none inherits another's imports or memory."""
+    failed = []
+    for name in names or ALL:
+        print(f"\n== {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"\nnot reached: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""Commands for people: incidents, quarantined rows, the config."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.console import DEFAULT_WORKSPACE, ConfigOption, DebugOption, JsonOption, Reply, WorkspaceOption, command
+
+alerts_app = typer.Typer(no_args_is_help=True, help="Incidents: list, show, acknowledge, close, test the channels.")
+quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were not accepted, with their reasons.")
+config_app = typer.Typer(no_args_is_help=True, help="Check or change the config.")
+
+NameOption = Annotated[str | None, typer.Option("--by", help="Who does it; it stands in the ledger.")]
+
+
+@alerts_app.command("list")
+@command
+def alerts_list(
+    everything: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Incidents that are open."""
+    from flows.people import list_incidents
+
+    return list_incidents(config, workspace, everything=everything)
+
+
+@alerts_app.command("show")
+@command
+def alerts_show(
+    key: str,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """One incident, in words."""
+    from flows.people import show_incident
+
+    return show_incident(config, workspace, key)
+
+
+@alerts_app.command("ack")
+@command
+def alerts_ack(
+    key: str,
+    repaired: Annotated[bool, typer.Option("--repaired", help="The machine is as it was before.")] = False,
+    new_normal: Annotated[bool, typer.Option("--new-normal", help="The machine stays as it is now.")] = False,
+    at: Annotated[datetime | None, typer.Option(help="When it was repaired (UTC); by default now.")] = None,
+    by: NameOption = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Answer an incident: repaired, or the new normal."""
+    from flows.people import acknowledge
+
+    return acknowledge(config, workspace, key, repaired=repaired, new_normal=new_normal, at=at, by=by)
+
+
+@alerts_app.command("close")
+@command
+def alerts_close(
+    key: str,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the ledger.")] = "closed by hand",
+    by: NameOption = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Close an incident; watching begins anew with the same champion."""
+    from flows.people import close_incident
+
+    return close_incident(config, workspace, key, reason=reason, by=by)
+
+
+@alerts_app.command("test")
+@command
+def alerts_test(
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Send a test message through every channel."""
+    from flows.people import test_channels
+
+    return test_channels(config, workspace)
+
+
+@quarantine_app.command("list")
+@command
+def quarantine_list(
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Quarantined rows with file, row, column, value and reason."""
+    from flows.people import list_quarantine
+
+    return list_quarantine(config, workspace, limit=limit)
+
+
+@config_app.command("check")
+@command
+def config_check(
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Read the config and say whether it holds."""
+    from flows.people import check_config
+
+    return check_config(config, workspace)
+
+
+@config_app.command("add-class")
+@command
+def config_add_class(
+    name: str,
+    by: NameOption = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Add a class that was never seen before, and release the labels that waited for it."""
+    from flows.people import add_class
+
+    return add_class(config, workspace, name, by=by)

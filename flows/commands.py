@@ -1,0 +1,220 @@
+"""What the main commands do: each opens a context, calls one plain function, and says what came of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.console import Reply
+from flows.context import Context, open_context, utc_now
+from flows.errors import BadConfig, BadInput, PipelineError, Refused
+from flows.summary import cycle_document, cycle_lines, decision_lines, ingest_document, status_document, status_lines
+
+
+def ingest_files(config: Path | None, workspace: Path, files: list[Path]) -> Reply:
+    """`softad ingest FILE…`: all files are tried; the worst status of them is returned."""
+    from flows.ingest import ingest_file
+
+    context = open_context(config, workspace)
+    reports, lines, refused, status = [], [], [], 0
+    for file in files:
+        try:
+            report = ingest_file(file, context.settings, context.store, context.workspace, now=utc_now())
+        except BadInput as error:
+            if len(files) == 1:
+                raise
+            refused.append({"file": str(file), "error": str(error)})
+            lines.append(f"error: {error}")
+            status = error.exit_status
+            continue
+        reports.append(ingest_document(report))
+        lines.extend([_ingest_line(report), *report.sentences])
+        if report.quarantined:
+            status = 3
+    return Reply({"files": reports, "refused": refused, "exit_status": status}, lines, status)
+
+
+def _ingest_line(report: Any) -> str:
+    if report.status == "already":
+        return f"{report.name}: these very bytes were taken in before; nothing to do"
+    return (
+        f"{report.name}: {report.read} rows read = {report.accepted} accepted + {report.quarantined} quarantined "
+        f"+ {report.duplicates} skipped as known"
+    )
+
+
+def run_once(config: Path | None, workspace: Path, *, now: datetime | None, quiet: bool) -> Reply:
+    """`softad run`."""
+    context = open_context(config, workspace)
+    with showing(quiet) as say:
+        report = run_cycle(config, context, now=now, say=say)
+    return Reply(cycle_document(report), cycle_lines(report), report.status)
+
+
+def run_cycle(
+    config: Path | None, context: Context, *, now: datetime | None, say: Callable[[str], None] | None = None
+) -> Any:
+    """One cycle, recorded by Prefect: on its server where one is set, embedded elsewhere."""
+    from flows.embedded import prepare_environment, quick_settings
+
+    prepare_environment(context.workspace.prefect)
+    from flows.cycle import PROGRESS, cycle_flow
+
+    moment = as_utc(now) if now is not None else None
+    token = PROGRESS.set(say)
+    try:
+        with quick_settings():
+            return cycle_flow(
+                config=str(config) if config else None, workspace=str(context.workspace.root),
+                now=moment.isoformat() if moment else None,
+            )  # fmt: skip
+    finally:
+        PROGRESS.reset(token)
+
+
+def show_status(config: Path | None, workspace: Path) -> Reply:
+    """`softad status`."""
+    context = open_context(config, workspace)
+    document = status_document(context)
+    return Reply(document, status_lines(document))
+
+
+def retrain_now(config: Path | None, workspace: Path, *, at_run: str | None, quiet: bool) -> Reply:
+    """`softad retrain [--at RUN]`: without a run a challenger is trained and brought before the gates."""
+    from flows.respond import train_and_consider
+    from flows.retrain import retrain
+
+    context = open_context(config, workspace)
+    now = utc_now()
+    with context.workspace.lock("retrain", wait=False), showing(quiet) as say:
+        if at_run is not None:
+            training = retrain(
+                context.store, context.tracker, context.settings, context.workspace, now=now, reason="again",
+                at_run=at_run, progress=say,
+            )  # fmt: skip
+            document = {"run": training.run_id, "version": training.version, "digest": training.digest}
+            return Reply(document, [f"run {training.run_id}: trained again on the rows of {at_run}",
+                                    f"digest of the weights: {training.digest}"])  # fmt: skip
+        action = train_and_consider(context, reason=f"by hand {now:%Y-%m-%dT%H:%M:%S}", actor=actor(), now=now, say=say)
+    status = 0 if action.promoted else 4
+    return Reply(action.document(), decision_lines(action), status)
+
+
+def promote_version(config: Path | None, workspace: Path, *, version: str | None) -> Reply:
+    """`softad promote [VERSION]`."""
+    from flows.respond import consider_version
+
+    context = open_context(config, workspace)
+    with context.workspace.lock("retrain", wait=False):
+        action = consider_version(context, version, actor=actor(), now=utc_now())
+    return Reply(action.document(), decision_lines(action), 0 if action.promoted else 4)
+
+
+def roll_back(config: Path | None, workspace: Path, *, reason: str) -> Reply:
+    """`softad rollback`."""
+    from flows.promote import rollback
+    from flows.respond import ensure_life
+
+    context = open_context(config, workspace)
+    now = utc_now()
+    with context.workspace.lock("retrain", wait=False):
+        back = rollback(context.store, context.tracker, context.settings, now=now, actor=actor(), reason=reason)
+        ensure_life(context, now=now, actor=actor())
+    return Reply(
+        {"champion": back.version, "was": back.replaced, "reason": reason},
+        [f"version {back.version} is the champion again; version {back.replaced} was. It stands in the ledger: {reason}"],
+    )
+
+
+def bring_up(configs: list[Path], workspace: Path, *, as_json: bool, say: Callable[[str], None]) -> Reply | None:
+    """`softad up`: until Ctrl-C."""
+    from flows.up import run_up
+
+    paths = _configs(configs, workspace, say)
+
+    def ready(addresses: Any) -> None:
+        import json
+
+        from flows.console import plain
+
+        if as_json:
+            print(json.dumps(addresses.document(), default=plain), flush=True)
+        else:
+            for line in addresses.lines():
+                print(line, flush=True)
+
+    status = run_up(paths, workspace, ready=ready)
+    if status:
+        raise Refused("a service did not come up; its log is in the workspace's logs folder")
+    return None
+
+
+def deploy_to_server(configs: list[Path], workspace: Path) -> Reply:
+    """`softad deploy`: needs a Prefect server's address in PREFECT_API_URL."""
+    from flows.settings import load_settings
+
+    if not os.environ.get("PREFECT_API_URL"):
+        raise BadConfig(
+            "no Prefect server is named: set PREFECT_API_URL to its address (http://HOST:PORT/api), or use `softad up`, "
+            "which starts one"
+        )
+    paths = _configs(configs, workspace, lambda _: None)
+    from flows.deployments import deploy
+
+    names = deploy([load_settings(path) for path in paths], workspace)
+    return Reply({"deployments": names}, [f"deployed {name}" for name in names])
+
+
+def _configs(configs: list[Path], workspace: Path, say: Callable[[str], None]) -> list[Path]:
+    if configs:
+        return [path.absolute() for path in configs]
+    path = workspace / "config.yaml"
+    if not path.exists():
+        from flows.demo import write_demo_config
+
+        say(f"{path} is not there yet: setting up the simulated line of the demo")
+        write_demo_config(workspace)
+    return [path.absolute()]
+
+
+@contextmanager
+def showing(quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """A line that says what is being done, on standard error; nothing when quiet or not before a terminal."""
+    if quiet:
+        yield None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        yield status.update
+
+
+def actor() -> str:
+    """Who gives the command, for the ledger: the name that the system knows.
+
+    >>> bool(actor())
+    True
+    """
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def as_utc(moment: datetime) -> datetime:
+    """A time without a zone is taken as UTC.
+
+    >>> as_utc(datetime(2026, 1, 5)).isoformat()
+    '2026-01-05T00:00:00+00:00'
+    """
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+__all__ = ["PipelineError", "actor", "as_utc", "ingest_files", "run_cycle", "run_once", "showing"]

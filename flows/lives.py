@@ -1,0 +1,162 @@
+"""Lives: from a promotion (or a person's word) to an alarm or the last window of the alarm budget.
+
+A life has one champion version, one reference (losses of rows that the champion never saw) and one budget. While its
+reference is still short of rows, the windows that close go to the reference and are not judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from flows import ledger
+from flows.store import Store
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of the scan.
+
+    Attributes
+    ----------
+    name: unique per model, "life-0001" and so on.
+    model_version: the champion that is watched.
+    started_at: when it began.
+    after_seq: rows that arrived later (a greater `_seq`) are judged; the others trained the model or are its reference.
+    scan: state of the scan at the start; None while the reference is being gathered.
+    reason: why it began ("promotion", "repaired", …).
+    """
+
+    name: str
+    model_version: str
+    started_at: datetime
+    after_seq: int
+    scan: dict[str, Any] | None
+    reason: str
+
+
+def current_life(store: Store) -> Life | None:
+    """The life that began last, or None before the first promotion."""
+    frame = store.read("lives")
+    if frame.empty:
+        return None
+    number = frame["life"].str.removeprefix("life-").astype(int)
+    newest = frame[number == number.max()].copy()
+    # A life that had to gather its reference has a second record, with the scan that then began.
+    newest["_has_scan"] = newest["scan"].notna()
+    row = newest.sort_values("_has_scan").iloc[-1]
+    details = json.loads(row["scan"]) if isinstance(row["scan"], str) else None
+    return Life(
+        name=str(row["life"]),
+        model_version=str(row["model_version"]),
+        started_at=row["started_at"].to_pydatetime(),
+        after_seq=int(row["after_seq"]),
+        scan=details,
+        reason=str(row["reason"]),
+    )
+
+
+def begin_life(
+    store: Store,
+    *,
+    model_version: str,
+    reference: pd.DataFrame,
+    after_seq: int,
+    min_reference_rows: int,
+    scan_options: Mapping[str, Any],
+    reason: str,
+    cause: str,
+    actor: str,
+    now: datetime,
+) -> Life:
+    """Begin a new life, once per `cause`.
+
+    Parameters
+    ----------
+    reference: columns `_id`, `loss`, `window`; rows that the model was not fitted, tuned or calibrated on.
+    scan_options: arguments of `monitoring.scan.ConcentrationScan`.
+    cause: what made it begin (a promotion's key, an incident's key); the same cause again returns the same life.
+    """
+    frame = store.read("lives")
+    known = frame[frame["cause"] == cause]
+    if not known.empty:
+        name = str(known["life"].iloc[0])
+    else:
+        name = f"life-{frame['life'].nunique() + 1:04d}"
+    store.append("references", reference.assign(life=name)[["life", "_id", "loss", "window"]], key=f"reference:{name}")
+    scan = None
+    if len(reference) >= min_reference_rows:
+        scan = first_scan(reference, scan_options)
+    record = {
+        "life": name,
+        "model_version": model_version,
+        "started_at": now,
+        "after_seq": after_seq,
+        "scan": json.dumps(scan) if scan is not None else None,
+        "reason": reason,
+        "cause": cause,
+    }
+    store.append("lives", pd.DataFrame([record]), key=f"life:{name}")
+    ledger.enter(
+        store,
+        key=f"life:{name}",
+        actor=actor,
+        action="life.started",
+        subject=name,
+        details={"model_version": model_version, "reason": reason, "reference_rows": len(reference), "cause": cause},
+        at=now,
+    )
+    return Life(name, model_version, now, after_seq, scan, reason)
+
+
+def extend_reference(
+    store: Store,
+    life: Life,
+    rows: pd.DataFrame,
+    *,
+    window: str,
+    min_reference_rows: int,
+    scan_options: Mapping[str, Any],
+    now: datetime,
+) -> Life:
+    """Add a window's rows (`_id`, `loss`) to a reference that is still short, and begin the scan once it is not."""
+    store.append(
+        "references",
+        rows.assign(life=life.name, window=window)[["life", "_id", "loss", "window"]],
+        key=f"reference:{life.name}:{window}",
+    )
+    reference = reference_of(store, life)
+    if len(reference) < min_reference_rows:
+        return life
+    scan = first_scan(reference, scan_options)
+    record = {
+        "life": life.name,
+        "model_version": life.model_version,
+        "started_at": now,
+        "after_seq": life.after_seq,
+        "scan": json.dumps(scan),
+        "reason": life.reason,
+        "cause": f"{life.name}:reference",
+    }
+    store.append("lives", pd.DataFrame([record]), key=f"life:{life.name}:reference")
+    return Life(life.name, life.model_version, now, life.after_seq, scan, life.reason)
+
+
+def reference_of(store: Store, life: Life) -> pd.DataFrame:
+    """The reference of a life: `_id`, `loss`, `window`, in a fixed order."""
+    frame = store.read("references", where=f"life = '{life.name}'")
+    return frame[["_id", "loss", "window"]].sort_values("_id", ignore_index=True)
+
+
+def first_scan(reference: pd.DataFrame, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a new scan on a reference."""
+    from monitoring.scan import ConcentrationScan
+
+    scan = ConcentrationScan(**options)
+    scan.fit(reference["loss"].to_numpy(), ids=reference["_id"].to_numpy())
+    return scan.to_dict()

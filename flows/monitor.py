@@ -1,0 +1,340 @@
+"""Judging the windows that are due: labels joined, losses scanned inside the Evidently report, a verdict recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.context import Context
+from flows.dataset import window_bounds, window_of
+from flows.lives import Life, current_life, extend_reference, reference_of
+from flows.score import score_rows
+from flows.settings import Settings
+from flows.store import current_labels, current_rows
+
+MOSTLY_LABELLED = 0.8
+"""A window whose labels had their time on the calendar is looked at once this share of its rows is labelled."""
+
+
+@dataclass(frozen=True)
+class WindowOutcome:
+    """What one look at one window found; a record of the table `windows`.
+
+    Attributes
+    ----------
+    rows, labelled: rows of the window, and how many of them could be judged.
+    state: the scan's state; "reference" where the window went to a reference that was short of rows.
+    verdict: healthy | inspect | retrain | too_few_labels.
+    figures: mean, tail and stability of the champion (value, low, high), the same of the ERM reference where there is
+        one, concentration, and the recall of defects.
+    findings: where the excess sits, the first is named; empty without an alarm or an open incident.
+    """
+
+    life: str
+    window: str
+    start: datetime | None
+    end: datetime | None
+    rows: int
+    labelled: int
+    model_version: str
+    state: str
+    alarm: bool
+    statistic: float | None
+    threshold: float | None
+    budget_spent: float | None
+    verdict: str
+    figures: dict[str, Any]
+    findings: list[dict[str, Any]]
+    details: dict[str, Any]
+    report: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class DueWindow:
+    """A window whose labels had their time."""
+
+    window: str
+    start: datetime | None
+    end: datetime | None
+    cutoff: datetime
+    rows: pd.DataFrame
+
+
+def scan_options(settings: Settings, window_size: int) -> dict[str, Any]:
+    """Arguments of `ConcentrationScan` as the configuration states them."""
+    watch = settings.monitoring
+    return {
+        "alarm_budget": watch.alarm_budget,
+        "windows": watch.windows,
+        "window_size": max(window_size, 1),
+        "relevant_effect": watch.relevant_effect,
+        "seed": watch.seed,
+    }
+
+
+def close_windows(
+    context: Context, *, now: datetime, progress: Callable[[str], None] | None = None
+) -> list[WindowOutcome]:
+    """Judge every window that is due and was not judged yet, oldest first; each is judged once."""
+    life = current_life(context.store)
+    if life is None:
+        return []
+    outcomes = []
+    for due in due_windows(context, life, now=now):
+        if progress is not None:
+            progress(due.window)
+        outcome = judge(context, current_life(context.store) or life, due, now=now)
+        if outcome is not None:
+            outcomes.append(outcome)
+    return outcomes
+
+
+def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindow]:
+    """Windows whose labels had their time by `now`, without those that were judged.
+
+    A calendar window is due when it ended `label_age_days` ago, and its rows are mostly labelled or arrived that long
+    ago; a window of N rows when it is complete, under the same condition. None of this looks at a loss.
+    """
+    settings, store = context.settings, context.store
+    # A correction keeps its place in the order of arrival, so a row that trained the model never comes back here.
+    rows = current_rows(store, where=f"_seq > {life.after_seq}")
+    if rows.empty:
+        return []
+    labels = current_labels(store)[["_id", "label", "label_value", "_time"]].rename(columns={"_time": "_label_time"})
+    rows = rows.assign(_window=window_of(rows, settings)).merge(labels, on="_id", how="left")
+    judged = store.read("windows", columns=["life", "window", "state", "labelled"], where=f"life = '{life.name}'")
+    final = set(judged.loc[judged["state"] != "too_few_labels", "window"])
+    attempts = judged.groupby("window")["labelled"].max().to_dict()
+    age = timedelta(days=settings.monitoring.label_age_days)
+    newest = int(rows["_seq"].max())
+    due = []
+    for key, part in rows.groupby("_window", sort=True):
+        window = str(key)
+        if window in final:
+            continue
+        arrived = part["_at"].max().to_pydatetime()
+        if settings.data.window.period is not None:
+            start, end = window_bounds(window, settings)
+            complete, labels_due = now >= end, max(end, arrived) + age
+            aged = now >= end + age
+        else:
+            start = end = None
+            size = settings.data.window.rows or 1
+            complete = newest >= (int(window.removeprefix("rows-")) + 1) * size - 1
+            labels_due, aged = arrived + age, True
+        labelled = part["label"].notna() & (part["_label_time"] <= max(labels_due, now if end is None else labels_due))
+        if not (complete and aged and (labelled.mean() >= MOSTLY_LABELLED or now >= labels_due)):
+            continue
+        if attempts.get(window, -1) >= int(labelled.sum()):
+            continue
+        due.append(DueWindow(window, start, end, labels_due, part[labelled].assign(_rows=len(part))))
+    return due
+
+
+def judge(context: Context, life: Life, due: DueWindow, *, now: datetime) -> WindowOutcome | None:
+    """Look at one window, record what was found, and return it; None when another process was quicker."""
+    settings, store = context.settings, context.store
+    score_rows(store, context.tracker, settings, context.workspace, now=now, ids=due.rows["_id"], version=life.model_version)
+    judged = with_losses(context, due.rows, life.model_version)
+    total = int(due.rows["_rows"].iloc[0]) if len(due.rows) else 0
+    base: dict[str, Any] = {
+        "life": life.name, "window": due.window, "start": due.start, "end": due.end, "rows": total,
+        "labelled": len(judged), "model_version": life.model_version, "at": now,
+    }  # fmt: skip
+    if len(judged) < settings.monitoring.min_window_rows:
+        missing = settings.monitoring.min_window_rows - len(judged)
+        return _record(context, WindowOutcome(
+            **base, state="too_few_labels", alarm=False, statistic=None, threshold=None, budget_spent=None,
+            verdict="too_few_labels", figures={}, findings=[], details={"missing": missing}, report=None,
+        ), scan=None)  # fmt: skip
+    figures = window_figures(context, judged, life)
+    if life.scan is None:
+        extend_reference(
+            store, life, judged[["_id", "loss"]], window=due.window,
+            min_reference_rows=settings.monitoring.min_reference_rows,
+            scan_options=scan_options(settings, len(judged)), now=now,
+        )  # fmt: skip
+        return _record(context, WindowOutcome(
+            **base, state="reference", alarm=False, statistic=None, threshold=None, budget_spent=None,
+            verdict="too_few_labels", figures=figures, findings=[], details={}, report=None,
+        ), scan=None)  # fmt: skip
+    return _record(context, *_look(context, life, due, judged, base, figures))
+
+
+def _look(
+    context: Context, life: Life, due: DueWindow, judged: pd.DataFrame, base: dict[str, Any], figures: dict[str, Any]
+) -> tuple[WindowOutcome, dict[str, Any]]:
+    from monitoring.attribution import attribute
+    from monitoring.report import run_report
+    from monitoring.scan import ConcentrationScan
+    from monitoring.verdict import decide
+
+    settings, workspace = context.settings, context.workspace
+    watch = settings.monitoring
+    scan = ConcentrationScan.from_dict(_scan_state(context, life))
+    reference = reference_rows(context, life)
+    folder = workspace.reports
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{life.name}-{due.window}"
+    report = run_report(
+        current=judged, reference=reference, scan=scan, window=due.window, numeric=settings.data.numeric,
+        categorical=settings.data.categorical, sample_rows=watch.report_rows, seed=watch.seed,
+        json=folder / f"{name}.json", html=folder / f"{name}.html" if watch.html_reports else None,
+    )  # fmt: skip
+    result = report.result
+    open_incident = result.state == "spent"
+    attribution = None
+    if (report.alarm or open_incident) and settings.data.slices:
+        attribution = attribute(judged, reference, slices=settings.data.slices, seed=watch.seed)
+    verdict = decide(result, attribution, inspect_share=watch.inspect_share)
+    findings = [asdict(finding) for finding in attribution.findings[:10]] if attribution is not None else []
+    if not report.alarm and not open_incident:
+        findings = []
+    _prune_reports(context, keep=watch.html_reports)
+    outcome = WindowOutcome(
+        **base, state=result.state, alarm=report.alarm, statistic=report.statistic, threshold=report.threshold,
+        budget_spent=result.budget_spent, verdict=verdict.kind, figures=figures, findings=findings,
+        details={
+            "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,
+            "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
+            "improvement": result.improvement, "drift_share": report.drift_share, "drifted": report.drifted,
+        },
+        report=report.json.name,
+    )  # fmt: skip
+    return outcome, scan.to_dict()
+
+
+def _scan_state(context: Context, life: Life) -> dict[str, Any]:
+    """The scan after the window of this life that was judged last."""
+    frame = context.store.read("windows", columns=["scan", "at", "life", "window"], where=f"life = '{life.name}'")
+    frame = frame[frame["scan"].notna()]
+    if frame.empty:
+        if life.scan is None:
+            raise ValueError(f"{life.name} has no scan yet: its reference is short of rows")
+        return life.scan
+    states = [json.loads(text) for text in frame["scan"]]
+    newest: dict[str, Any] = max(states, key=lambda state: len(state["looks"]))
+    return newest
+
+
+def _record(context: Context, outcome: WindowOutcome, scan: dict[str, Any] | None) -> WindowOutcome | None:
+    record = asdict(outcome)
+    for name in ("figures", "findings", "details"):
+        record[name] = json.dumps(record[name], ensure_ascii=False, default=_plain)
+    record["scan"] = json.dumps(scan, default=_plain) if scan is not None else None
+    key = f"{outcome.life}:{outcome.window}"
+    if outcome.state == "too_few_labels":
+        key += f":{outcome.labelled}"
+    written = context.store.append("windows", pd.DataFrame([record]), key=key)
+    return outcome if written else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (datetime, pd.Timestamp)):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def outcomes(context: Context) -> list[WindowOutcome]:
+    """All looks so far, in the order in which they were made; a later look at the same window replaces the earlier."""
+    frame = context.store.read("windows", order='"at", "end", "window"')
+    found: dict[tuple[str, str], WindowOutcome] = {}
+    for row in frame.to_dict("records"):
+        row.pop("scan", None)
+        for name in ("figures", "findings", "details"):
+            row[name] = json.loads(row[name]) if isinstance(row[name], str) else {}
+        for name in ("start", "end", "at"):
+            row[name] = None if pd.isna(row[name]) else row[name].to_pydatetime()
+        for name in ("statistic", "threshold", "budget_spent"):
+            row[name] = None if pd.isna(row[name]) else float(row[name])
+        row["report"] = row["report"] if isinstance(row["report"], str) else None
+        names = WindowOutcome.__dataclass_fields__
+        found[row["life"], row["window"]] = WindowOutcome(**{key: row[key] for key in names})
+    return list(found.values())
+
+
+def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFrame:
+    """`rows` (with `label`) joined with the predictions of one model version; adds `loss` and `prediction`."""
+    from monitoring.losses import regression_losses, row_losses
+
+    settings = context.settings
+    predictions = context.store.read(
+        "predictions",
+        columns=["_id", "_version", "prediction", "value", "probabilities"],
+        where=f"model_version = '{version}'",
+    )
+    joined = rows.merge(predictions, on=["_id", "_version"], how="inner").drop_duplicates("_id")
+    if joined.empty:
+        return joined.assign(loss=pd.Series(dtype=float))
+    if settings.task.kind == "classification":
+        bundle = context.tracker.load(version)
+        loss = row_losses(
+            joined["label"].to_numpy(), classes=bundle.classes, probabilities=np.vstack(joined["probabilities"])
+        )
+    else:
+        scale = context.tracker.load(version).target_scale
+        loss = regression_losses(joined["label_value"].to_numpy(float), joined["value"].to_numpy(float), scale[1])
+    return joined.assign(loss=loss)
+
+
+def reference_rows(context: Context, life: Life) -> pd.DataFrame:
+    """The reference of a life with the features and slices of its rows."""
+    reference = reference_of(context.store, life)
+    wanted = [*dict.fromkeys([*context.settings.data.numeric, *context.settings.data.categorical,
+                              *context.settings.data.slices])]  # fmt: skip
+    rows = current_rows(context.store)
+    present = [name for name in wanted if name in rows.columns]
+    return reference.merge(rows[["_id", *present]], on="_id", how="left")
+
+
+def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[str, Any]:
+    """The three figures of champion and ERM reference on the same rows, and the loss concentration."""
+    from softad.figures import loss_concentration, three_figures
+
+    settings = context.settings
+    losses = judged["loss"].to_numpy(float)
+    reference = reference_of(context.store, life)["loss"].to_numpy(float)
+    base = reference if len(reference) else losses
+    theta, sigma = float(np.mean(base)), float(np.std(base)) or 1.0
+    figures: dict[str, Any] = figures_document(three_figures(losses, seed=settings.monitoring.seed))
+    figures["concentration"] = asdict(loss_concentration(losses, theta=theta, sigma=sigma))
+    plain = context.tracker.load_reference(life.model_version)
+    if plain is not None:
+        from flows.images import image_reader
+
+        truth = judged["label"] if settings.task.kind == "classification" else judged["label_value"]
+        other = plain.row_losses(judged, truth.to_numpy(), images=image_reader(context.workspace))
+        figures["erm"] = figures_document(three_figures(other, seed=settings.monitoring.seed))
+    if settings.task.kind == "classification":
+        wrong = judged["prediction"].astype(str) != judged["label"].astype(str)
+        figures["accuracy"] = float(1 - wrong.mean())
+        normal = settings.task.normal
+        if normal is not None:
+            defect = judged["label"].astype(str) != normal
+            figures["recall"] = float(1 - wrong[defect].mean()) if defect.any() else None
+            figures["false_rejects"] = float(wrong[~defect].mean()) if (~defect).any() else None
+    return figures
+
+
+def figures_document(figures: Any) -> dict[str, Any]:
+    """Mean, tail and stability, each with its interval, as plain numbers."""
+    return {name: asdict(getattr(figures, name)) for name in ("mean", "tail", "stability")}
+
+
+def _prune_reports(context: Context, *, keep: int) -> None:
+    """HTML is kept for alarms and the last `keep` windows; the JSON of every window stays."""
+    alarms = context.store.read("windows", columns=["report", "alarm"])
+    kept = set(alarms.loc[alarms["alarm"].astype(bool), "report"].dropna().str.removesuffix(".json"))
+    pages = sorted(context.workspace.reports.glob("*.html"), key=lambda path: path.stat().st_mtime)
+    for page in pages[: max(len(pages) - keep, 0)]:
+        if page.stem not in kept:
+            page.unlink(missing_ok=True)

@@ -1,0 +1,206 @@
+"""What people do from the command line: answer and close incidents, look at quarantine, add a class. Each act stands in
+the ledger with the name of who did it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flows import ledger
+from flows.alerting import alert, message_of, send_test
+from flows.commands import actor as current_actor
+from flows.commands import as_utc
+from flows.console import Reply
+from flows.context import Context, open_context, utc_now
+from flows.errors import BadConfig
+from flows.incidents import all_incidents, find_incident, open_incidents, save_incident
+from flows.respond import resume_life
+from flows.settings import dump_settings, load_settings
+from flows.workspace import write_atomically
+from monitoring.incidents import Incident
+
+
+def list_incidents(config: Path | None, workspace: Path, *, everything: bool) -> Reply:
+    """`softad alerts list`."""
+    from rich.table import Table
+
+    context = open_context(config, workspace)
+    found = all_incidents(context.store) if everything else open_incidents(context.store)
+    table = Table("key", "since", "verdict", "where", "share", "state", "answer")
+    for incident in found:
+        where = f"{incident.column}: {incident.value}" if incident.value else "spread"
+        share = f"{incident.share:.0%}" if incident.share is not None else ""
+        since = f"{incident.since:%Y-%m-%d}" if incident.since else ""
+        table.add_row(incident.key, since, incident.verdict, where, share, incident.state, incident.answer or "")
+    lines: list[Any] = [table] if found else ["no open incident" if not everything else "no incident so far"]
+    return Reply({"incidents": [incident.to_dict() for incident in found]}, lines)
+
+
+def show_incident(config: Path | None, workspace: Path, key: str) -> Reply:
+    """`softad alerts show KEY`."""
+    context = open_context(config, workspace)
+    incident = find_incident(context.store, key)
+    message = message_of(context, incident, latest_event(incident))
+    return Reply(
+        {"incident": incident.to_dict(), "subject": message.subject, "body": message.body},
+        [message.subject, "", message.body],
+    )
+
+
+def latest_event(incident: Incident) -> str:
+    """The event whose words describe an incident as it is now."""
+    if incident.state == "closed":
+        return "closed"
+    if incident.state == "acknowledged":
+        return "acknowledged"
+    return "opened"
+
+
+def acknowledge(
+    config: Path | None,
+    workspace: Path,
+    key: str,
+    *,
+    repaired: bool,
+    new_normal: bool,
+    at: datetime | None,
+    by: str | None,
+) -> Reply:
+    """`softad alerts ack KEY --repaired | --new-normal`."""
+    if repaired == new_normal:
+        raise BadConfig(
+            f"say how {key} ended: --repaired (the machine is as it was) or --new-normal (it stays as it is now)"
+        )
+    context = open_context(config, workspace)
+    answer = "repaired" if repaired else "new-normal"
+    if at is not None and not repaired:
+        raise BadConfig("--at says when a machine was repaired; use it with --repaired")
+    incident = answer_incident(
+        context, key, answer=answer, at=as_utc(at) if at else None, actor=by or current_actor(), now=utc_now()
+    )
+    what = "the rows between change and repair stay out of training" if repaired else "a model will be trained with them"
+    return Reply(
+        {"incident": incident.to_dict()},
+        [f"{key} is answered ({answer}): {what}; the next cycle goes on from there (or now: softad run)"],
+    )
+
+
+def answer_incident(
+    context: Context, key: str, *, answer: str, at: datetime | None, actor: str, now: datetime
+) -> Incident:
+    """Record a person's answer, once; the next cycle acts on it.
+
+    Raises
+    ------
+    BadConfig: no such incident, it is closed, or it was answered otherwise before.
+    """
+    incident = find_incident(context.store, key)
+    if incident.answer is not None:
+        if incident.answer == answer:
+            return incident
+        raise BadConfig(f"{key} was answered before ({incident.answer}, by {incident.answered_by}); it stays so")
+    if at is not None and incident.since is not None and at < incident.since:
+        raise BadConfig(
+            f"{key}: the repair at {at:%Y-%m-%d %H:%M} lies before the change ({incident.since:%Y-%m-%d %H:%M}); "
+            "give the time at which the machine was in order again"
+        )
+    try:
+        answered = incident.answered(answer, actor=actor, at=now, repaired_at=at)
+    except ValueError as error:
+        raise BadConfig(str(error)) from error
+    save_incident(context, answered, event="acknowledged", now=now)
+    ledger.enter(
+        context.store, key=f"answer:{key}", actor=actor, action="incident.acknowledged", subject=key,
+        details={"answer": answer, "repaired_at": answered.repaired_at.isoformat() if answered.repaired_at else None},
+        at=now,
+    )  # fmt: skip
+    alert(context, answered, "acknowledged", now=now)
+    return answered
+
+
+def close_incident(config: Path | None, workspace: Path, key: str, *, reason: str, by: str | None) -> Reply:
+    """`softad alerts close KEY`: watching begins anew with the same champion and reference."""
+    context = open_context(config, workspace)
+    incident = find_incident(context.store, key)
+    if incident.state == "closed":
+        return Reply({"incident": incident.to_dict()}, [f"{key} was closed before ({incident.closed_reason})"])
+    now, who = utc_now(), by or current_actor()
+    resume_life(context, cause=f"closed:{key}", reason="closed by a person", actor=who, now=now)
+    closed = incident.closed(now, reason=reason)
+    save_incident(context, closed, event="closed", now=now)
+    ledger.enter(
+        context.store, key=f"close:{key}", actor=who, action="incident.closed", subject=key,
+        details={"reason": reason}, at=now,
+    )  # fmt: skip
+    alert(context, closed, "closed", now=now)
+    return Reply({"incident": closed.to_dict()}, [f"{key} is closed; the champion is watched anew from the next rows on"])
+
+
+def test_channels(config: Path | None, workspace: Path) -> Reply:
+    """`softad alerts test`."""
+    context = open_context(config, workspace)
+    results = send_test(context, now=utc_now())
+    lines = [f"{name}: {'delivered' if fine else 'NOT delivered'}" for name, fine in results.items()]
+    return Reply({"channels": results}, lines, 0 if all(results.values()) else 4)
+
+
+def list_quarantine(config: Path | None, workspace: Path, *, limit: int) -> Reply:
+    """`softad quarantine list`."""
+    from rich.table import Table
+
+    context = open_context(config, workspace)
+    frame = context.store.sql(
+        "SELECT q.*, f.name AS file FROM quarantine q LEFT JOIN (SELECT DISTINCT sha, name FROM files) f "
+        "ON q._file = f.sha ORDER BY q.at DESC, q._row"
+    )
+    total = len(frame)
+    table = Table("file", "row", "id", "column", "value", "reason")
+    rows = []
+    for row in frame.head(limit).to_dict("records"):
+        reasons = json.loads(row["reasons"])
+        first = reasons[0] if reasons else {}
+        rows.append({"file": row["file"], "row": row["_row"], "id": row["_id"], "kind": row["kind"], "reasons": reasons})
+        table.add_row(str(row["file"]), str(row["_row"]), str(row["_id"] or ""), str(first.get("column") or ""),
+                      str(first.get("value")), str(first.get("message") or first.get("rule") or ""))  # fmt: skip
+    lines: list[Any] = [table, f"{total} rows in quarantine, {len(rows)} shown"] if total else ["quarantine is empty"]
+    return Reply({"total": total, "rows": rows}, lines)
+
+
+def check_config(config: Path | None, workspace: Path) -> Reply:
+    """`softad config check`."""
+    path = config or workspace / "config.yaml"
+    settings = load_settings(path)
+    from flows.validate import load_suite
+
+    rules = 0
+    if settings.ingest.expectations is not None:
+        rules = len(load_suite(settings.beside_config(settings.ingest.expectations)))
+    document = {"config": str(path), "name": settings.name, "digest": settings.digest(), "expectations": rules}
+    return Reply(document, [f"{path}: the config of {settings.name} holds; {rules} expectations"])
+
+
+def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None) -> Reply:
+    """`softad config add-class NAME`: the class is added to the config file; waiting labels are taken in again."""
+    from flows.labels import release_waiting
+
+    context = open_context(config, workspace)
+    settings, path = context.settings, context.settings.source
+    if path is None or settings.task.kind != "classification":
+        raise BadConfig("classes belong to a classification task; this config has another task")
+    if name in settings.task.classes:
+        return Reply({"classes": settings.task.classes, "released": 0}, [f"{name!r} is among the classes already"])
+    task = settings.task.model_copy(update={"classes": [*settings.task.classes, name]})
+    changed = settings.model_copy(update={"task": task})
+    write_atomically(path, dump_settings(changed))
+    now, who = utc_now(), by or current_actor()
+    released = release_waiting(name, changed, context.store, now=now)
+    ledger.enter(
+        context.store, key=f"class:{name}", actor=who, action="config.class-added", subject=name,
+        details={"config": str(path), "released": released}, at=now,
+    )  # fmt: skip
+    return Reply(
+        {"classes": task.classes, "released": released},
+        [f"{name!r} is a class now; {released} labels that waited for it were taken in; the next training learns it"],
+    )

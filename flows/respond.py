@@ -1,0 +1,358 @@
+"""What follows from an alarm: an incident, a challenger, a gate decision, a new life. Every step is found from the
+tables, so that a process killed anywhere is continued by the next one.
+
+What an incident asks for (see `pending`):
+
+- verdict `inspect`, nobody has answered: train a challenger without the named slice's rows, and hold it;
+- answered `new-normal`, or verdict `retrain`: train with all rows, then the gates; refused: again with the next window;
+- answered `repaired`: the held challenger goes to the gates; then a new life, with the reference as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from flows import ledger
+from flows.context import Context
+from flows.errors import BadConfig, BadInput
+from flows.alerting import alert
+from flows.incidents import find_incident, open_incidents, open_new_incidents, save_incident
+from flows.lives import begin_life, current_life, reference_of
+from flows.monitor import outcomes, scan_options
+from flows.promote import Decision, consider
+from flows.retrain import Training, latest_training, retrain
+from monitoring.incidents import Incident
+
+SYSTEM = "softad"
+"""The actor in the ledger where no person acted."""
+
+ASK_AGAIN = timedelta(minutes=30)
+"""A retraining that was asked for by an event and did not come is asked for again after so long."""
+
+TRIES = 4
+"""How often an incident's challenger is tried at the gates, each time with another window's rows."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """One retraining, gate decision or request.
+
+    Attributes
+    ----------
+    kind: held | considered | requested.
+    decision: the gates' answer, where it came to them.
+    """
+
+    kind: str
+    incident: str | None
+    training: Training | None
+    decision: Decision | None
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the champion changed."""
+        return self.decision is not None and self.decision.promoted
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        from dataclasses import asdict
+
+        return {
+            "kind": self.kind,
+            "incident": self.incident,
+            "version": self.training.version if self.training else None,
+            "run": self.training.run_id if self.training else None,
+            "decision": asdict(self.decision) if self.decision else None,
+        }
+
+    def promotion(self) -> dict[str, Any]:
+        """The gates' answer in short: version, champion then, reasons, tails on the held-out rows."""
+        decision = self.decision
+        if decision is None:
+            raise ValueError("no decision was taken in this action")
+        return {
+            "version": decision.version,
+            "champion": decision.champion,
+            "promoted": decision.promoted,
+            "reasons": list(decision.reasons),
+            "tail_champion": decision.tail_champion,
+            "tail_challenger": decision.tail_challenger,
+            "incident": self.incident,
+        }
+
+
+def ensure_champion(context: Context, *, now: datetime) -> tuple[list[Action], list[str]]:
+    """Where there is no champion, train the first one as soon as there are labelled rows enough.
+
+    Returns
+    -------
+    actions; and sentences that say why there is still no champion.
+    """
+    champion = context.tracker.champion()
+    if champion is not None:
+        ensure_life(context, now=now, actor=SYSTEM)
+        return [], []
+    try:
+        action = train_and_consider(context, reason="first", actor=SYSTEM, now=now, key=_first_key(context))
+    except BadInput as error:
+        return [], [f"no model yet: {error}"]
+    if action.promoted:
+        return [action], []
+    return [action], [f"no champion yet: {'; '.join(action.decision.reasons) if action.decision else 'not decided'}"]
+
+
+def _first_key(context: Context) -> str:
+    """The first training is tried again only when rows or labels came in."""
+    versions = context.store.versions()
+    return f"first:{versions.get('inspections', 0)}:{versions.get('labels', 0)}"
+
+
+def answer_incidents(context: Context, *, now: datetime, trigger: str) -> tuple[list[Action], list[str]]:
+    """Open incidents for new alarms, then do, or ask for, what each open incident needs."""
+    open_new_incidents(context, outcomes(context), now=now)
+    actions: list[Action] = []
+    notes: list[str] = []
+    for incident in open_incidents(context.store):
+        # Put again at every cycle, kept once: a crash right after the opening must not cost the alert.
+        alert(context, incident, "opened", now=now)
+        wanted = pending(context, incident)
+        if wanted is None:
+            continue
+        if trigger == "event":
+            if request(context, incident, wanted, now=now):
+                actions.append(Action("requested", incident.key, None, None))
+            continue
+        with context.workspace.lock("retrain"):
+            action, note = act(context, incident.key, now=now)
+        if action is not None:
+            actions.append(action)
+        if note:
+            notes.append(note)
+    return actions, notes
+
+
+def request(context: Context, incident: Incident, wanted: str, *, now: datetime) -> bool:
+    """Ask for a retraining by an event, once; again only where nothing came of it for a long time."""
+    from flows.events import Shift, emit_shift
+
+    window = newest_window(context) or incident.window
+    what = f"{wanted}:{window}"
+    if incident.requested is not None and incident.requested.split("#")[0] == what:
+        if incident.requested_at is not None and now - incident.requested_at < ASK_AGAIN:
+            return False
+        what = f"{what}#{now:%Y%m%d%H%M}"
+    shift = Shift(
+        model=incident.model, incident=incident.key, window=window, verdict=incident.verdict, column=incident.column,
+        value=incident.value, share=incident.share, config=str(context.settings.source),
+        workspace=str(context.workspace.root), reason=what,
+    )  # fmt: skip
+    emit_shift(shift, occurred=now)
+    save_incident(context, incident.asked(what, at=now), event="requested", now=now)
+    return True
+
+
+def pending(context: Context, incident: Incident) -> str | None:
+    """What an open incident needs now: "hold", "train", "gate", or None."""
+    if incident.state == "closed":
+        return None
+    if incident.verdict == "inspect" and incident.answer is None:
+        return "hold" if incident.challenger_version is None else None
+    if incident.answer == "repaired":
+        return "gate"
+    if incident.tries >= TRIES or incident.tried_window == newest_window(context):
+        return None
+    return "train"
+
+
+def newest_window(context: Context) -> str | None:
+    """The window that was judged last."""
+    found = outcomes(context)
+    return found[-1].window if found else None
+
+
+def act(context: Context, key: str, *, now: datetime) -> tuple[Action | None, str | None]:
+    """Do what an incident needs now; nothing when another process has done it already. Call it under the lock."""
+    incident = find_incident(context.store, key)
+    wanted = pending(context, incident)
+    if wanted is None:
+        return None, None
+    try:
+        if wanted == "hold":
+            return _hold(context, incident, now=now), None
+        if wanted == "gate":
+            return _after_repair(context, incident, now=now), None
+        return _with_all_rows(context, incident, now=now), None
+    except BadInput as error:
+        save_incident(context, incident.tried(newest_window(context)), event="tried", now=now)
+        return None, f"{incident.key}: no challenger: {error}"
+
+
+def _hold(context: Context, incident: Incident, *, now: datetime) -> Action:
+    training = retrain(
+        context.store, context.tracker, context.settings, context.workspace, now=now,
+        reason=f"inspect:{incident.key}", incident=incident,
+    )  # fmt: skip
+    ledger.enter(
+        context.store, key=f"held:{incident.key}", actor=SYSTEM, action="challenger.held", subject=training.version,
+        details={"incident": incident.key, "run": training.run_id, "column": incident.column, "value": incident.value},
+        at=now,
+    )  # fmt: skip
+    held = incident.with_challenger(training.version, held=True)
+    save_incident(context, held, event="challenger", now=now)
+    alert(context, held, "challenger", now=now)
+    return Action("held", incident.key, training, None)
+
+
+def _with_all_rows(context: Context, incident: Incident, *, now: datetime) -> Action:
+    window = newest_window(context)
+    action = train_and_consider(
+        context, reason=f"incident:{incident.key}", actor=SYSTEM, now=now, incident=incident,
+        key=f"{incident.key}:{window}",
+    )  # fmt: skip
+    version = action.training.version if action.training else None
+    updated = incident.with_challenger(version, held=False).tried(window)
+    if action.promoted:
+        save_incident(context, updated.closed(now, reason="promoted"), event="closed", now=now)
+        alert(context, updated.closed(now, reason="promoted"), "promoted", now=now)
+    else:
+        save_incident(context, updated, event="tried", now=now)
+        alert(context, updated, "refused", now=now)
+    return action
+
+
+def _after_repair(context: Context, incident: Incident, *, now: datetime) -> Action | None:
+    """The held challenger, which never saw the rows of the broken machine, goes to the gates; a new life begins."""
+    action = None
+    if incident.challenger_version is not None:
+        action = consider_version(context, incident.challenger_version, actor=SYSTEM, now=now, incident=incident)
+    if action is None or not action.promoted:
+        resume_life(context, cause=f"repaired:{incident.key}", reason="repaired", actor=SYSTEM, now=now,
+                    since=incident.repaired_at or now)  # fmt: skip
+    closed = incident.closed(now, reason="repaired")
+    save_incident(context, closed, event="closed", now=now)
+    alert(context, closed, "closed", now=now)
+    return action
+
+
+def train_and_consider(
+    context: Context,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+    incident: Incident | None = None,
+    key: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Action:
+    """Train a challenger, bring it before the gates, and begin a new life where it became the champion."""
+    training = retrain(
+        context.store, context.tracker, context.settings, context.workspace, now=now, reason=key or reason,
+        incident=incident, progress=say,
+    )  # fmt: skip
+    decision = consider(
+        context.store, context.tracker, context.settings, context.workspace, training=training, now=now, actor=actor
+    )
+    if decision.promoted:
+        ensure_life(context, now=now, actor=actor, since=incident.since if incident else None)
+    return Action("considered", incident.key if incident else None, training, decision)
+
+
+def consider_version(
+    context: Context, version: str | None, *, actor: str, now: datetime, incident: Incident | None = None
+) -> Action:
+    """Bring a registered challenger before the gates; by default the newest.
+
+    Raises
+    ------
+    BadConfig: there is no such version, or it is held by an open incident.
+    """
+    training = latest_training(context.tracker, version)
+    if training is None:
+        wanted = f"version {version}" if version else "challenger"
+        raise BadConfig(f"there is no {wanted} in the registry; train one with `softad retrain`")
+    if incident is None:
+        for other in open_incidents(context.store):
+            if other.challenger_version == training.version and other.verdict == "inspect" and other.answer is None:
+                raise BadConfig(
+                    f"version {training.version} is held until {other.key} is answered: "
+                    f"softad alerts ack {other.key} --repaired (or --new-normal)"
+                )
+    decision = consider(
+        context.store, context.tracker, context.settings, context.workspace, training=training, now=now, actor=actor
+    )
+    if decision.promoted:
+        ensure_life(context, now=now, actor=actor, since=incident.since if incident else None)
+    return Action("considered", incident.key if incident else None, training, decision)
+
+
+def ensure_life(context: Context, *, now: datetime, actor: str, since: datetime | None = None) -> None:
+    """Begin a life for the champion where the last life had another; heals a crash after the alias moved.
+
+    Parameters
+    ----------
+    since: the reference is taken from rows of this time on (a change that led to the promotion); by default all.
+    """
+    from flows.reference import held_out_losses
+
+    champion = context.tracker.champion()
+    life = current_life(context.store)
+    if champion is None or (life is not None and life.model_version == champion):
+        return
+    training = latest_training(context.tracker, champion)
+    if since is None and training is not None:
+        since = training.since
+    reference, after_seq = held_out_losses(context, champion, since=since)
+    begin_life(
+        context.store,
+        model_version=champion,
+        reference=reference,
+        after_seq=after_seq,
+        min_reference_rows=context.settings.monitoring.min_reference_rows,
+        scan_options=scan_options(context.settings, planned_rows(context)),
+        reason="promotion",
+        cause=f"champion:{champion}:after:{life.name if life else 'none'}",
+        actor=actor,
+        now=now,
+    )
+
+
+def resume_life(
+    context: Context, *, cause: str, reason: str, actor: str, now: datetime, since: datetime | None = None
+) -> None:
+    """Begin a new life with the same champion and the same reference, from rows that come in later (or since a time)."""
+    life = current_life(context.store)
+    if life is None:
+        return
+    reference: pd.DataFrame = reference_of(context.store, life)
+    where = f"_time < TIMESTAMPTZ '{since.isoformat()}'" if since and context.settings.data.time else None
+    newest = context.store.read("inspections", columns=["_seq"], where=where)
+    begin_life(
+        context.store,
+        model_version=life.model_version,
+        reference=reference,
+        after_seq=int(newest["_seq"].max()) if len(newest) else life.after_seq,
+        min_reference_rows=context.settings.monitoring.min_reference_rows,
+        scan_options=scan_options(context.settings, planned_rows(context)),
+        reason=reason,
+        cause=cause,
+        actor=actor,
+        now=now,
+    )
+
+
+def planned_rows(context: Context) -> int:
+    """Rows to be expected in a window: what the configuration says, or the median of the windows so far."""
+    from flows.dataset import window_of
+
+    size = context.settings.data.window.rows
+    if size is not None:
+        return size
+    rows = context.store.read("inspections", columns=["_time", "_seq"], where="_version = 1")
+    if rows.empty:
+        return 1
+    return int(window_of(rows, context.settings).value_counts().median())

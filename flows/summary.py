@@ -1,0 +1,125 @@
+"""What commands print: documents for programs and lines for people, made from what the stages returned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flows.context import Context
+
+if TYPE_CHECKING:
+    from flows.cycle import CycleReport
+    from flows.respond import Action
+
+
+def ingest_document(report: Any) -> dict[str, Any]:
+    """One file's ingest."""
+    return asdict(report)
+
+
+def cycle_document(report: CycleReport) -> dict[str, Any]:
+    """One cycle."""
+    return {
+        "files": [ingest_document(ingest) for ingest in report.ingests],
+        "scored": report.scored,
+        "windows": [asdict(outcome) for outcome in report.outcomes],
+        "actions": [action.document() for action in report.actions],
+        "notes": report.notes,
+        "page": report.page,
+        "exit_status": report.status,
+    }
+
+
+def cycle_lines(report: CycleReport) -> list[str]:
+    """One cycle, in sentences."""
+    lines = []
+    for ingest in report.ingests:
+        if ingest.status == "accepted":
+            lines.append(
+                f"{ingest.name}: {ingest.read} rows read = {ingest.accepted} accepted + {ingest.quarantined} "
+                f"quarantined + {ingest.duplicates} skipped as known"
+            )
+    lines.extend(report.notes)
+    lines.append(f"{report.scored} rows scored")
+    for outcome in report.outcomes:
+        lines.append(f"window {outcome.window}: {outcome.labelled} labelled rows, verdict {outcome.verdict}")
+    for action in report.actions:
+        lines.extend(decision_lines(action))
+    lines.append(f"the page: {report.page}")
+    return lines
+
+
+def decision_lines(action: Action) -> list[str]:
+    """A retraining or a gate decision, in sentences."""
+    if action.kind == "requested":
+        return [f"{action.incident}: retraining asked for"]
+    if action.kind == "held" and action.training is not None:
+        return [f"{action.incident}: version {action.training.version} is trained, and held until the answer"]
+    if action.decision is None:
+        return []
+    decision = action.decision
+    verb = "is the champion now" if decision.promoted else "was refused"
+    return [f"version {decision.version} {verb}", *(f"  {reason}" for reason in decision.reasons)]
+
+
+def status_document(context: Context) -> dict[str, Any]:
+    """What is known now."""
+    from flows.incidents import open_incidents
+    from flows.lives import current_life
+    from flows.monitor import outcomes
+
+    store = context.store
+    files = store.read("files")
+    accepted = files[files["status"] == "accepted"]
+    totals = {name: int(accepted[name].sum()) for name in ("read", "accepted", "quarantined", "duplicates")}
+    life = current_life(store)
+    windows = outcomes(context)
+    rows = store.sql("SELECT count(DISTINCT _id) AS n FROM inspections")["n"].iloc[0]
+    labels = store.sql("SELECT count(DISTINCT _id) AS n FROM labels")["n"].iloc[0]
+    refused = files[files["status"] == "refused"]
+    return {
+        "model": context.settings.name,
+        "workspace": str(context.workspace.root),
+        "rows": int(rows),
+        "labels": int(labels),
+        "files": {"accepted": len(accepted), "refused": refused["name"].tolist(), **totals},
+        "champion": context.tracker.champion(),
+        "life": {"name": life.name, "model_version": life.model_version, "reason": life.reason} if life else None,
+        "windows": [
+            {
+                "window": outcome.window, "verdict": outcome.verdict, "alarm": outcome.alarm,
+                "labelled": outcome.labelled, "statistic": outcome.statistic, "threshold": outcome.threshold,
+                "budget_spent": outcome.budget_spent,
+            }
+            for outcome in windows[-8:]
+        ],
+        "incidents": [incident.to_dict() for incident in open_incidents(store)],
+        "page": str(context.workspace.page / "index.html"),
+        "tracking_uri": context.tracker.uri,
+    }  # fmt: skip
+
+
+def status_lines(document: dict[str, Any]) -> list[Any]:
+    """What is known now, for people."""
+    from rich.table import Table
+
+    files = document["files"]
+    lines: list[Any] = [
+        f"model {document['model']} in {document['workspace']}",
+        f"{document['rows']} rows, {document['labels']} labels; {files['read']} rows read = {files['accepted']} accepted "
+        f"+ {files['quarantined']} quarantined + {files['duplicates']} skipped as known",
+        f"champion: version {document['champion']}" if document["champion"] else "no champion yet",
+    ]
+    if files["refused"]:
+        lines.append(f"held back: {', '.join(files['refused'])}")
+    if document["windows"]:
+        table = Table("window", "labelled", "verdict", "alarm", "statistic", "threshold")
+        for window in document["windows"]:
+            numbers = [f"{window[name]:.2f}" if window[name] is not None else "" for name in ("statistic", "threshold")]
+            table.add_row(window["window"], str(window["labelled"]), window["verdict"],
+                          "alarm" if window["alarm"] else "", *numbers)  # fmt: skip
+        lines.append(table)
+    for incident in document["incidents"]:
+        lines.append(f"open incident {incident['key']}: softad alerts show {incident['key']}")
+    lines.append(f"the page: {document['page']}")
+    return lines
