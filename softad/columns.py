@@ -56,7 +56,7 @@ class NumericColumn:
         indicated = bool(present.size < values.size and present.size > 0)
         if present.size == 0:
             return cls(name, 0.0, 0.0, 0.0, 1.0, None, None, indicated)
-        median = float(np.median(present))
+        median = 2.0 * float(np.median(present / 2.0))  # halved: the mean of two huge numbers would overflow
         low, high = float(present.min()), float(present.max())
         spread = _spread(present, median)
         if spread == 0.0:

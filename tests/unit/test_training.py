@@ -396,7 +396,7 @@ def test_regression(base_loss) -> None:
     network = build_model("linear", inputs=(4,), outputs=1, seed=0)
     result = fit(network, x, y, base_loss=base_loss, epochs=60, learning_rate=0.05, validation=(x, y))
     np.testing.assert_allclose(network[1].weight.detach().numpy(), [[2.0, -1.0, 0.0, 0.0]], atol=0.05)
-    assert float(network[1].bias) == pytest.approx(0.5, abs=0.05)
+    assert network[1].bias.item() == pytest.approx(0.5, abs=0.05)
     assert result.temperature == 1.0
 
 
