@@ -20,6 +20,7 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import DeploymentResponse
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
     from prefect.deployments.runner import RunnerDeployment
@@ -212,6 +213,22 @@ def deployments_of(client: SyncPrefectClient, pool: str) -> list[DeploymentRespo
     from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 
     return client.read_deployments(work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])), limit=200)
+
+
+def retrainings(model: str, incident: str, *, api_url: str | None = None) -> list[FlowRun]:
+    """All runs of a model's retraining for one incident, whatever their state.
+
+    Raises
+    ------
+    Unavailable: the server does not answer.
+    """
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=["softad", model, RETRAIN_TAG]))
+    with connected(api_url) as client:
+        runs = client.read_flow_runs(flow_run_filter=tagged, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
+    return [run for run in runs if run.parameters.get("incident") == incident]
 
 
 def _check_workspace(existing: Sequence[DeploymentResponse], names: set[str], workspace_root: Path) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from flows.errors import Unavailable
+from flows.errors import BadConfig, Unavailable
+
+if TYPE_CHECKING:
+    from flows.context import Context
+    from monitoring.incidents import Incident
 
 SHIFTED = "softad.concentration.shifted"
 """Name of the event."""
@@ -26,6 +31,7 @@ class Shift:
     column, value, share: the slice that carries the excess loss, and its share of it (0 to 1).
     config, workspace: absolute paths, as text.
     reason: why a retraining is asked for.
+    attempt: how often it was asked for and run before.
     """
 
     model: str
@@ -38,6 +44,7 @@ class Shift:
     config: str
     workspace: str
     reason: str
+    attempt: int = 0
 
     @property
     def id(self) -> UUID:
@@ -105,3 +112,49 @@ def emit_shift(shift: Shift, *, occurred: datetime) -> UUID:
             f"({type(error).__name__}); see that it runs, and run the cycle again"
         ) from error
     return shift.id
+
+
+def request_retraining(context: Context, incident: Incident, wanted: str, *, now: datetime) -> bool:
+    """Ask Prefect's automation for the retraining that an open incident needs.
+
+    Asked again while a run of it waits or works, it does nothing; where an earlier one ended without
+    having done it (it failed), it asks anew.
+
+    Parameters
+    ----------
+    wanted: what the incident needs, for the run's `reason`.
+
+    Returns
+    -------
+    Whether it was asked for now.
+
+    Raises
+    ------
+    BadConfig: the configuration came from no file, so a run could not read it.
+    Unavailable: the server is away; the next cycle asks again.
+    """
+    from flows.deployments import retrainings
+    from flows.incidents import save_incident
+
+    if context.settings.source is None:
+        raise BadConfig(f"the config of {incident.model} came from no file; a retraining elsewhere must read one")
+    earlier = retrainings(incident.model, incident.key)
+    if any(not run.state or not run.state.is_final() for run in earlier):
+        return False
+    shift = Shift(
+        model=incident.model,
+        incident=incident.key,
+        window=incident.window,
+        verdict=incident.verdict,
+        column=incident.column,
+        value=incident.value,
+        share=incident.share,
+        config=str(context.settings.source.absolute()),
+        workspace=str(context.workspace.root),
+        reason=wanted,
+        attempt=len(earlier),
+    )
+    emit_shift(shift, occurred=now)
+    if incident.requested != wanted:
+        save_incident(context, incident.asked(wanted, at=now), event="requested", now=now)
+    return True

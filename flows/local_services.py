@@ -48,12 +48,32 @@ class Addresses:
     prefect_api: what `PREFECT_API_URL` is to be set to.
     mlflow: MLflow's pages, and what `MLFLOW_TRACKING_URI` is to be set to.
     page: the models' pages.
+    already: whether the system ran already when it was asked for.
     """
 
     prefect: str
     prefect_api: str
     mlflow: str
     page: str
+    already: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """As one JSON document."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people.
+
+        >>> addresses(Ports(prefect=1, mlflow=2, page=3)).lines()[1]
+        'the page     http://127.0.0.1:3/'
+        """
+        return [
+            "it runs already; all services are well" if self.already else "all services run; Ctrl-C ends them",
+            f"the page     {self.page}",
+            f"runs         {self.prefect}",
+            f"models       {self.mlflow}",
+            f"for commands elsewhere: PREFECT_API_URL={self.prefect_api} MLFLOW_TRACKING_URI={self.mlflow}",
+        ]
 
 
 def choose_ports(named: Ports, remembered: Mapping[str, Any]) -> Ports:
@@ -111,6 +131,8 @@ def environment(root: Path, where: Addresses) -> dict[str, str]:
         # Dropped with the rest of its prefix above, and never to be missing.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_TRACKING_URI": where.mlflow,
+        # What a run says belongs in its log and on the server, however quiet the command line that started all.
+        "PREFECT_LOGGING_LEVEL": "INFO",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -32,7 +33,6 @@ def run_up(
     workspace: Path,
     *,
     ready: Callable[[Addresses], None],
-    already: Callable[[Addresses], None] | None = None,
     say: Callable[[str], None] | None = None,
     ports: Ports | None = None,
     source: FlowSource | None = None,
@@ -40,7 +40,7 @@ def run_up(
     """Start the system, call `ready`, and keep it running until Ctrl-C, SIGTERM or SIGHUP.
 
     Where it runs already in this workspace: lay down the configs' deployments, wait until all services are
-    healthy, call `already` (by default `ready`) and return.
+    healthy, call `ready` with addresses that say so, and return.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def run_up(
     with (root / "run" / "up.lock").open("w") as handle:
         where = _lock_or_join(handle, root, settings, source or FlowSource())
         if where is not None:
-            (already or ready)(where)
+            ready(replace(where, already=True))
             return 0
         with _log(root, say) as log, _stop_signals() as stop:
             system = System(root, settings, log, stop, ports=ports or Ports(), source=source or FlowSource())
