@@ -87,7 +87,9 @@ def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
         return made if chosen.all() else made.filter(pa.array(chosen))
 
     if fresh.any():
-        store.append("inspections", staged.stream(build), key=sha)
+        data = intake.settings.data
+        distinct = [name for name in (data.id, data.time, data.image) if name is not None]
+        store.append("inspections", staged.stream(build), key=sha, distinct=distinct)
     _commit_quarantine(intake, taken, store, occurrences)
     if labels.write.any():
         stream = label_stream(staged, labels, occurrences, sha=sha, now=intake.now)

@@ -30,6 +30,14 @@ class Finding:
     values: Sequence[Any]
     messages: Sequence[str]
 
+    def only(self, good: np.ndarray) -> Finding | None:
+        """The part of it whose positions are true in the mask; None where nothing is left."""
+        keep = np.flatnonzero(good[self.positions]).tolist()
+        if not len(keep):
+            return None
+        values, messages = [self.values[index] for index in keep], [self.messages[index] for index in keep]
+        return Finding(self.rule, self.column, self.positions[keep], values, messages)
+
 
 @dataclass
 class Findings:

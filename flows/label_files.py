@@ -36,7 +36,11 @@ class LabelPreparation:
     settings: Settings
     roles: LabelRoles
 
-    def __call__(self, chunk: RawChunk) -> Prepared:
+    def judge(self, cells: Prepared) -> Prepared:
+        """Nothing is left to check."""
+        return cells
+
+    def coerce(self, chunk: RawChunk) -> Prepared:
         """Check one chunk."""
         raw, roles, findings = chunk.table, self.roles, Findings()
         ids = as_text(raw[roles.id], trim=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,26 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Cells:
+    """A chunk whose cells are values, before the rules look at it.
+
+    Attributes
+    ----------
+    table: all rows, as `Prepared.table` describes them; content, ids, label_hashes: their hashes.
+    moments: (n,) datetime64[us] in UTC.
+    """
+
+    chunk: RawChunk
+    table: pa.Table
+    content: np.ndarray
+    ids: np.ndarray
+    label_hashes: np.ndarray
+    moments: np.ndarray
+    labels: Labels
+    findings: Findings
+
+
+@dataclass(frozen=True)
 class Preparation:
     """What one file's rows go through.
 
@@ -67,21 +87,19 @@ class Preparation:
     checker: Checker
     keep_image: Callable[[str], str] | None = None
 
-    def __call__(self, chunk: RawChunk) -> Prepared:
-        """Check one chunk."""
+    def coerce(self, chunk: RawChunk) -> Cells:
+        """Turn cells into values and hash the rows. Safe to run in a thread beside `judge`."""
         data, raw, findings = self.settings.data, chunk.table, Findings()
         columns, hashes = self._columns(raw, findings)
         ids = as_text(raw[data.id], trim=True) if data.id is not None else pa.nulls(raw.num_rows, pa.string())
         if data.id is not None:
             empty = np.flatnonzero(pc.is_null(ids).to_numpy(zero_copy_only=False))
-            findings.add(
-                "id", data.id, empty, [None] * len(empty), [f"{data.id} is empty, so the row has no id"] * len(empty)
-            )
+            message = f"{data.id} is empty, so the row has no id"
+            findings.add("id", data.id, empty, [None] * len(empty), [message] * len(empty))
         moments = self._moments(raw, findings)
         labels = self._labels(raw)
         images = self._images(raw, findings)
         hashes += [("_time", time_hashes(moments)), ("_image", text_hashes(images))]
-        deferred, checked, warned = self._rules(chunk, columns, moments, labels, findings)
         table = pa.table(
             {
                 "_row": pa.array(chunk.rows, pa.int64()),
@@ -93,22 +111,27 @@ class Preparation:
                 **{name: columns[name] for name in self.roles.kept},
             }
         )
-        content, id_hashes = row_hashes(raw.num_rows, hashes), text_hashes(ids)
-        label_hashes = text_hashes(labels.text)
+        content = row_hashes(raw.num_rows, hashes)
+        return Cells(chunk, table, content, text_hashes(ids), text_hashes(labels.text), moments, labels, findings)
+
+    def judge(self, cells: Cells) -> Prepared:
+        """Check the values against the rules, and part the rows that hold from those that do not."""
+        chunk, findings, ids = cells.chunk, cells.findings, cells.table["_id"].combine_chunks()
+        deferred, checked, warned = self._rules(cells)
         bad = findings.positions()
-        good = np.ones(raw.num_rows, dtype=bool)
+        good = np.ones(cells.table.num_rows, dtype=bool)
         good[bad] = False
         held = held_rows(chunk, findings, ids)
-        clean = Findings([item for item in (_only(item, good) for item in labels.findings.items) if item is not None])
+        labels = Findings([part for item in cells.labels.findings.items if (part := item.only(good)) is not None])
         return Prepared(
-            read=raw.num_rows + len(chunk.ragged),
-            table=table if not len(bad) else table.filter(pa.array(good)),
-            content=content[good],
-            ids=id_hashes[good],
-            labels=label_hashes[good],
+            read=cells.table.num_rows + len(chunk.ragged),
+            table=cells.table if not len(bad) else cells.table.filter(pa.array(good)),
+            content=cells.content[good],
+            ids=cells.ids[good],
+            labels=cells.label_hashes[good],
             held=sorted([*held, *(ragged_row(item) for item in chunk.ragged)], key=lambda item: item.row),
-            labels_held=held_rows(chunk, clean, ids),
-            broken_ids=id_hashes[bad],
+            labels_held=held_rows(chunk, labels, ids),
+            broken_ids=cells.ids[bad],
             deferred=deferred,
             checked=checked,
             warned=warned,
@@ -171,14 +194,10 @@ class Preparation:
         return pa.array([kept.get(path) for path in paths], pa.string())
 
     def _rules(
-        self,
-        chunk: RawChunk,
-        columns: Mapping[str, pa.Array],
-        moments: np.ndarray,
-        labels: Labels,
-        findings: Findings,
+        self, cells: Cells
     ) -> tuple[list[tuple[Rule, np.ndarray, Sequence[Any]]], dict[str, int], list[tuple[Rule, np.ndarray]]]:
-        frame = self.frame(chunk.table, columns, moments, labels, findings)
+        chunk, findings = cells.chunk, cells.findings
+        frame = self.frame(cells)
         deferred: list[tuple[Rule, np.ndarray, Sequence[Any]]] = []
         warned: list[tuple[Rule, np.ndarray]] = []
         for failures in self.checker.rows(frame):
@@ -197,32 +216,31 @@ class Preparation:
         checked = {rule.name: _seen(rule, frame) for rule in tolerant}
         return deferred, checked, warned
 
-    def frame(
-        self,
-        raw: pa.Table,
-        columns: Mapping[str, pa.Array],
-        moments: np.ndarray,
-        labels: Labels,
-        findings: Findings,
-    ) -> pd.DataFrame:
+    def frame(self, cells: Cells) -> pd.DataFrame:
         """The columns that the rules name, in the types that the rules compare."""
-        data = self.settings.data
+        data, raw = self.settings.data, cells.chunk.table
         names = list(raw.column_names) if self.checker.conditional else self.checker.columns
+        kept = set(self.roles.kept)
         shown: dict[str, Any] = {}
         for name in names:
             if name == data.time:
-                shown[name] = pd.DatetimeIndex(moments).tz_localize("UTC")
-            elif name == data.label and name not in columns:
+                shown[name] = pd.DatetimeIndex(cells.moments).tz_localize("UTC")
+            elif name == data.label and name not in kept:
                 regression = self.settings.task.kind == "regression"
-                shown[name] = labels.value if regression else self._typed(name, labels.text, findings)
+                shown[name] = cells.labels.value if regression else self._typed(name, cells.labels.text, cells.findings)
             else:
-                source = columns[name] if name in columns else as_text(raw[name])
-                shown[name] = self._typed(name, source, findings)
-        return pd.DataFrame(shown, index=pd.RangeIndex(raw.num_rows))
+                source = cells.table[name].combine_chunks() if name in kept else as_text(raw[name])
+                shown[name] = self._typed(name, source, cells.findings)
+        return pd.DataFrame(shown, index=pd.RangeIndex(raw.num_rows), copy=False)
 
     def _typed(self, name: str, column: pa.Array, findings: Findings) -> Any:
         if column.type == pa.float64():
             return column.to_numpy(zero_copy_only=False)
+        if name in self.checker.only_presence:
+            # What the text is does not matter, and numbers are far cheaper to hand over.
+            return np.where(column.is_valid().to_numpy(zero_copy_only=False), 1.0, np.nan)
+        if name in self.checker.only_membership:
+            return column.dictionary_encode().to_pandas()
         if name not in self.checker.numbers:
             return column.to_pandas()
         coerced = numbers(column)
@@ -263,14 +281,6 @@ def _cells(column: pa.ChunkedArray | pa.Array, positions: np.ndarray) -> list[An
 def _without(failures: RuleFailures, told: set[int]) -> RuleFailures:
     keep = [index for index, row in enumerate(failures.rows.tolist()) if row not in told]
     return RuleFailures(failures.rule, failures.rows[keep], [failures.values[index] for index in keep])
-
-
-def _only(item: Any, good: np.ndarray) -> Any:
-    keep = np.flatnonzero(good[item.positions])
-    if not len(keep):
-        return None
-    values, messages = [item.values[index] for index in keep], [item.messages[index] for index in keep]
-    return type(item)(item.rule, item.column, item.positions[keep], values, messages)
 
 
 def _seen(rule: Rule, frame: pd.DataFrame) -> int:

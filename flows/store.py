@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,9 +24,10 @@ from flows.schemas import TABLES, conform
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, WriterProperties
 
 __all__ = ["TABLES", "Store", "current_labels", "current_rows", "translated"]
+
 _ATTEMPTS = 8
 """How often an append is tried while other processes write to the same table."""
 
@@ -59,7 +60,7 @@ class Store:
         self.root = str(folder).rstrip("/") if self.remote else str(Path(folder).absolute())
         self.storage_options = dict(storage_options) if storage_options else None
 
-    def append(self, table: str, frame: Any, *, key: str) -> bool:
+    def append(self, table: str, frame: Any, *, key: str, distinct: Collection[str] = ()) -> bool:
         """Append rows exactly once for this table and key; `False`, and nothing written, when they are there already.
 
         Parameters
@@ -67,6 +68,7 @@ class Store:
         frame: a pandas frame, an Arrow table, or a ``RecordBatchReader`` (read once, in bounded memory).
             Declared columns that it lacks become nulls; columns new to the table are added to it.
         key: names the write: the file's SHA-256, a window, a run.
+        distinct: text columns that hardly repeat a value; they are written faster when that is known.
 
         Raises
         ------
@@ -87,7 +89,14 @@ class Store:
                     return False
                 self._refuse_other_types(table, opened, data.schema)
                 try:
-                    write_deltalake(opened, data, mode="append", schema_mode="merge", commit_properties=properties)
+                    write_deltalake(
+                        opened,
+                        data,
+                        mode="append",
+                        schema_mode="merge",
+                        commit_properties=properties,
+                        writer_properties=_written(data.schema, distinct),
+                    )
                     return True
                 except CommitFailedError:
                     # Another process committed meanwhile: with our key (then we are done), or a new column.
@@ -339,6 +348,22 @@ def quoted(name: str) -> str:
     ('"Torque [Nm]"', '"a""b"')
     """
     return '"' + name.replace('"', '""') + '"'
+
+
+def _written(schema: pa.Schema, distinct: Collection[str]) -> WriterProperties:
+    """How a file is written: small row groups for little memory; dictionaries only where values repeat."""
+    from deltalake import ColumnProperties, WriterProperties
+
+    plain = ColumnProperties(dictionary_enabled=False)
+    hardly_repeat = {"_id", "_hash", *distinct}
+    columns = {
+        field.name: plain
+        for field in schema
+        if field.name in hardly_repeat or pa.types.is_floating(field.type) or field.type == pa.int64()
+    }
+    return WriterProperties(
+        compression="ZSTD", compression_level=1, max_row_group_size=131_072, column_properties=columns
+    )
 
 
 def _arrow(frame: Any) -> pa.Table:

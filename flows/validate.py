@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,15 +117,31 @@ class Checker:
         """The rules of these kinds, in the suite's order."""
         return [rule for rule in self.plan if rule.kind in kinds]
 
-    @property
+    @functools.cached_property
     def columns(self) -> list[str]:
         """Every column that a rule names."""
         return list(dict.fromkeys(name for rule in self.plan for name in rule.columns))
 
-    @property
+    @functools.cached_property
     def numbers(self) -> set[str]:
         """Columns that a rule compares as numbers."""
         return {name for rule in self.plan if rule.needs_numbers for name in rule.columns}
+
+    @functools.cached_property
+    def only_presence(self) -> set[str]:
+        """Columns of which rules ask only whether a cell is there."""
+        return self._asked_only({"expect_column_values_to_not_be_null", "expect_column_values_to_be_null"})
+
+    @functools.cached_property
+    def only_membership(self) -> set[str]:
+        """Columns of which rules ask only whether a cell is there, or one of some texts."""
+        members = {"expect_column_values_to_be_in_set", "expect_column_values_to_not_be_in_set"}
+        asked = self._asked_only({"expect_column_values_to_not_be_null", "expect_column_values_to_be_null", *members})
+        return asked - self.numbers
+
+    def _asked_only(self, types: set[str]) -> set[str]:
+        others = {name for rule in self.plan if rule.type not in types for name in rule.columns}
+        return set() if self.conditional else set(self.columns) - others
 
     def rows(self, frame: pd.DataFrame) -> list[RuleFailures]:
         """The rows of a frame that fail a rule about single rows, rule by rule; `mostly` is left to the caller.
@@ -140,8 +157,8 @@ class Checker:
             outcome = batch.validate(self._row_suite, result_format={"result_format": "BOOLEAN_ONLY"})
             self._refuse_errors(outcome.results)
             failing = [r.expectation_config.meta["rule"] for r in outcome.results if not r.success]
-            # Listing the failing rows is dear, so only the few rules that fail are asked again, one at a time.
-            return [self._failing_rows(batch, rules[name]) for name in rules if name in failing]
+            # Listing the failing rows is dear, so only the few rules that fail are asked again.
+            return self._failing_rows(batch, [rules[name] for name in rules if name in failing])
 
     def whole(self, rule: Rule, frame: pd.DataFrame) -> RuleFailures | BrokenRule | None:
         """Check a rule that needs to see whole columns; None where it holds."""
@@ -194,16 +211,26 @@ class Checker:
             warnings.simplefilter("ignore")
             yield self._definition.get_batch(batch_parameters={"dataframe": rows})
 
-    def _failing_rows(self, batch: Any, rule: Rule) -> RuleFailures:
-        outcome = batch.validate(self._expectations[rule.name], result_format=_complete(rule))
-        self._refuse_errors([outcome])
-        listed = outcome.result.get("unexpected_index_list")
-        if not listed:
-            raise BadConfig(
-                f"{self.source}: the rule {rule.name!r} failed without naming rows (has its column another type?); "
-                f"mend or remove it"
-            )
-        return _failures(rule, listed)
+    def _failing_rows(self, batch: Any, rules: list[Rule]) -> list[RuleFailures]:
+        import great_expectations as gx
+
+        found: dict[str, RuleFailures] = {}
+        # A few at a time: each lists its rows one by one, and where all rows fail all rules that is a lot.
+        for start in range(0, len(rules), _TOGETHER):
+            some = {rule.name: rule for rule in rules[start : start + _TOGETHER]}
+            suite = gx.ExpectationSuite(name="failing", expectations=[self._expectations[name] for name in some])
+            outcome = batch.validate(suite, result_format=_COMPLETE)
+            self._refuse_errors(outcome.results)
+            for result in outcome.results:
+                rule = some[result.expectation_config.meta["rule"]]
+                listed = result.result.get("unexpected_index_list")
+                if not listed:
+                    raise BadConfig(
+                        f"{self.source}: the rule {rule.name!r} failed without naming rows (has its column another "
+                        f"type?); mend or remove it"
+                    )
+                found[rule.name] = _failures(rule, listed)
+        return [found[rule.name] for rule in rules]
 
     def _refuse_errors(self, results: Sequence[Any]) -> None:
         for result in results:
@@ -241,18 +268,18 @@ def check(frame: pd.DataFrame, suite: list[dict[str, Any]], *, source: str = "th
 
 
 _LIMITS = {"min_value", "max_value"}
+_TOGETHER = 4
+_COMPLETE = {
+    "result_format": "COMPLETE",
+    "unexpected_index_column_names": [_ROW],
+    "partial_unexpected_count": 0,
+    "return_unexpected_index_query": False,
+}
 
 
 def _complete(rule: Rule) -> dict[str, Any]:
     # Rules about the header or the count know no rows.
-    if rule.kind in {"columns", "count"}:
-        return {"result_format": "COMPLETE"}
-    return {
-        "result_format": "COMPLETE",
-        "unexpected_index_column_names": [_ROW],
-        "partial_unexpected_count": 0,
-        "return_unexpected_index_query": False,
-    }
+    return {"result_format": "COMPLETE"} if rule.kind in {"columns", "count"} else _COMPLETE
 
 
 def _failures(rule: Rule, listed: list[dict[str, Any]]) -> RuleFailures:
