@@ -20,6 +20,8 @@ from flows.errors import BadInput
 BLOCK = 1 << 22
 """Bytes that are read at a time."""
 
+_TAIL = 1 << 16
+
 # Latin text read as CP932 gives single Japanese characters by chance, never several in a row.
 _JAPANESE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff60]{2}|[\uff61-\uff9f]{3}")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
@@ -79,12 +81,17 @@ class Transcoder(io.RawIOBase):
     ----------
     source: the file's bytes.
     encoding: "utf-8" (passed through) or another that Python knows.
+
+    Attributes
+    ----------
+    tail: the last 64 KB that were read.
     """
 
     def __init__(self, source: io.RawIOBase, *, encoding: str, compressed: bool) -> None:
         self._source: io.RawIOBase | gzip.GzipFile = gzip.GzipFile(fileobj=source) if compressed else source
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
         self._left = b""
+        self.tail = b""
 
     def readable(self) -> bool:
         """Always true."""
@@ -92,6 +99,11 @@ class Transcoder(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes; empty at the end only."""
+        data = self._read(size)
+        self.tail = data[-_TAIL:] if len(data) >= _TAIL else (self.tail + data)[-_TAIL:]
+        return data
+
+    def _read(self, size: int) -> bytes:
         if self._decoder is None:
             return self._source.read(size) or b""
         while not self._left:

@@ -241,12 +241,32 @@ def _csv_chunks(path: Path, form: FileFormat, chunk_rows: int) -> Iterator[RawCh
                 ),
             )
             tables = (pa.Table.from_batches([b]).rename_columns(list(form.columns)) for b in reader)
-            yield from _numbered(tables, ragged, chunk_rows)
+            chunk = None
+            for chunk in _numbered(tables, ragged, chunk_rows):
+                yield chunk
+            if chunk is not None:
+                _refuse_open_quote(path, chunk, stream.tail.decode(errors="replace"))
         except pa.ArrowInvalid as error:
             raise BadInput(_parse_sentence(path, form, str(error))) from error
         source.finish()
         if source.sha() != form.sha:
             raise BadInput(f"{path.name} changed while it was being read; wait until it is written, and try again")
+
+
+def _refuse_open_quote(path: Path, last: RawChunk, tail: str) -> None:
+    """The parser takes a cell that is still open at the file's end as it is, and with it all rows inside it."""
+    if last.ragged and (last.table.num_rows == 0 or last.ragged[-1].row > last.rows[-1]):
+        row, is_open = last.ragged[-1].row, last.ragged[-1].text.count('"') % 2 == 1
+    else:
+        row, cell = int(last.rows[-1]), last.table[-1][-1].as_py() or ""
+        written = '"' + cell.replace('"', '""')
+        closed = tail.rstrip("\r\n").endswith('"')
+        is_open = bool(cell) and not closed and (tail.endswith(written) or written.endswith(tail))
+    if is_open:
+        raise BadInput(
+            f"{path.name}, row {row}: a quotation mark is opened and never closed, so the rest of the file is one "
+            f"cell; mend the row and try again"
+        )
 
 
 def _block_size(form: FileFormat) -> int:
