@@ -1,0 +1,215 @@
+"""The models that one retraining fits on the same rows, and the choice among them on validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flows.errors import BadConfig, BadInput
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from softad.bundle import ModelBundle, Prepared
+    from softad.training import FitResult
+
+IMAGE = "_image"
+"""The column of the tables that names a row's image by its content."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One fitted model and what it says of the validation rows.
+
+    Attributes
+    ----------
+    name: "erm", or "theta 0.2".
+    theta: None for the reference, which descends on the mean loss.
+    losses: base losses of the validation rows, shape (n,), after calibration.
+    uncalibrated: the same before calibration.
+    balanced_accuracy: mean recall over the classes; None for regression.
+    tail: mean loss of the worst tenth.
+    """
+
+    name: str
+    theta: float | None
+    bundle: ModelBundle
+    result: FitResult
+    losses: np.ndarray
+    uncalibrated: np.ndarray
+    balanced_accuracy: float | None
+    tail: float
+
+    @property
+    def mean(self) -> float:
+        """Mean validation loss."""
+        return float(self.losses.mean())
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A candidate whose training met a loss that is not finite."""
+
+    name: str
+    message: str
+
+
+def truth_of(frame: pd.DataFrame, settings: Settings) -> np.ndarray:
+    """The labels as the task needs them: class names, or numbers."""
+    column = "label" if settings.task.kind == "classification" else "label_value"
+    values: np.ndarray = frame[column].to_numpy(dtype=object if column == "label" else np.float64)
+    return values
+
+
+def batch_size(rows: int, settings: Settings) -> int:
+    """Rows in a mini-batch: as configured, or, where the config says nothing, growing with the rows up to 1,024.
+
+    >>> settings = Settings.model_validate({"name": "a", "data": {"label": "y", "numeric": ["x"],
+    ...     "window": {"rows": 100}}})
+    >>> [batch_size(rows, settings) for rows in (500, 10_000, 1_000_000)]
+    [256, 512, 1024]
+    """
+    configured = settings.training.batch_size
+    if "batch_size" in settings.training.model_fields_set:
+        return configured
+    return max(configured, min(1024, int(2 ** max(int(np.log2(max(rows, 1) / 16)), 1))))
+
+
+def threads(prepared: Prepared, settings: Settings) -> int:
+    """Threads to train with: as configured, or, where the config says nothing, one for tables.
+
+    A step on a table takes less time than two threads need to meet, and where other processes use the cores, waiting
+    for each other makes training many times slower.
+    """
+    configured = settings.training.threads
+    if "threads" in settings.training.model_fields_set:
+        return configured
+    return 1 if prepared.train[0].ndim == 2 else configured
+
+
+def prepare_rows(
+    train: pd.DataFrame, validation: pd.DataFrame, settings: Settings, images: Callable[[str], bytes] | None
+) -> Prepared:
+    """Learn the preprocessing on training rows; raises BadInput with what does not fit."""
+    from softad.bundle import prepare
+
+    data = settings.data
+    try:
+        return prepare(
+            train, truth_of(train, settings), validation, truth_of(validation, settings), task=settings.task.kind,
+            classes=settings.task.classes if settings.task.kind == "classification" else None, numeric=data.numeric,
+            categorical=data.categorical, image=IMAGE if data.image else None, image_size=data.image_size,
+            images=images,
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadInput(f"the rows cannot be trained on: {error}; mend the config or the data") from error
+
+
+def fit_candidates(
+    prepared: Prepared,
+    settings: Settings,
+    *,
+    metadata: dict[str, Any],
+    progress: Callable[[str], None] | None = None,
+) -> tuple[list[Candidate], list[Diverged]]:
+    """Fit the reference and one model per theta, all with the same seed, early stopping and calibration.
+
+    Returns
+    -------
+    The candidates, the reference first, and those whose training diverged.
+
+    Raises
+    ------
+    BadConfig: the reference, or all of the others, diverged.
+    """
+    from softad import Mean, SoftAD
+    from softad.bundle import train_prepared
+    from softad.training import TrainingDiverged
+
+    training = settings.training
+    thetas: list[float | None] = [None, *dict.fromkeys(training.thetas)]
+    found: list[Candidate] = []
+    lost: list[Diverged] = []
+    for number, theta in enumerate(thetas, start=1):
+        name = "erm" if theta is None else f"theta {theta:g}"
+        if progress is not None:
+            progress(f"training {name} ({number} of {len(thetas)})")
+        try:
+            bundle, result = train_prepared(
+                prepared, model=training.model, hidden=training.hidden,
+                criterion=Mean() if theta is None else SoftAD(theta=theta, sigma=training.sigma),
+                epochs=training.epochs, patience=training.patience,
+                batch_size=batch_size(len(prepared.train[1]), settings), optimizer=training.optimizer,
+                learning_rate=training.learning_rate, weight_decay=training.weight_decay, seed=training.seed,
+                threads=threads(prepared, settings), device=training.device,
+                metadata={**metadata, "theta": theta, "sigma": None if theta is None else training.sigma},
+            )  # fmt: skip
+        except TrainingDiverged as error:
+            lost.append(Diverged(name, str(error)))
+            continue
+        found.append(_judged(name, theta, bundle, result, prepared))
+    if not found or found[0].theta is not None or len(found) == 1:
+        raise BadConfig(f"training diverged ({lost[0].message}); set a smaller training.learning_rate")
+    return found, lost
+
+
+def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
+    """The model with the best tail among those that lose nothing else, and why in words.
+
+    Eligible is a theta whose mean validation loss is within one standard error of the best of all candidates (the
+    reference among them) and whose balanced accuracy is within a point of the best. Where none is, the theta with
+    the best mean is taken: the gates decide whether it is good enough.
+    """
+    from softad.figures import cvar
+
+    soft = [candidate for candidate in candidates if candidate.theta is not None]
+    best = min(candidates, key=lambda candidate: candidate.mean)
+    error = float(best.losses.std() / np.sqrt(len(best.losses)))
+    accuracies = [candidate.balanced_accuracy for candidate in candidates if candidate.balanced_accuracy is not None]
+    eligible = [
+        candidate
+        for candidate in soft
+        if candidate.mean <= best.mean + error
+        and (candidate.balanced_accuracy is None or candidate.balanced_accuracy >= max(accuracies) - 0.01)
+    ]
+    if not eligible:
+        chosen = min(soft, key=lambda candidate: candidate.mean)
+        return chosen, (
+            f"{chosen.name}: the best mean; no theta kept the mean within one standard error ({error:.3g}) and the "
+            "balanced accuracy within a point of the best"
+        )
+    # Equal tails: the larger theta bounds the pull of hard rows earlier.
+    chosen = min(eligible, key=lambda candidate: (cvar(candidate.losses, 0.9), -float(candidate.theta or 0)))
+    return chosen, f"{chosen.name}: the best tail of {len(eligible)} eligible settings on {len(chosen.losses)} rows"
+
+
+def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean recall over the classes that occur.
+
+    >>> balanced_accuracy(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
+    0.75
+    """
+    hits = np.asarray(truth).astype(str) == np.asarray(predicted).astype(str)
+    _, codes = np.unique(np.asarray(truth).astype(str), return_inverse=True)
+    return float(np.mean(np.bincount(codes, weights=hits) / np.bincount(codes)))
+
+
+def _judged(name: str, theta: float | None, bundle: ModelBundle, result: FitResult, prepared: Prepared) -> Candidate:
+    from softad.figures import cvar
+    from softad.training import outputs_of
+
+    features, targets = prepared.validation
+    outputs = np.asarray(outputs_of(bundle.model, features).numpy(), dtype=np.float64)
+    if prepared.task == "classification":
+        truth: np.ndarray = np.asarray(prepared.classes)[targets]
+        said = bundle.predictions_of(outputs, [])
+        accuracy = None if said.labels is None else balanced_accuracy(truth, said.labels)
+    else:
+        mean, deviation = prepared.target_scale or (0.0, 1.0)
+        truth, accuracy = targets.astype(np.float64).reshape(-1) * deviation + mean, None
+    losses = bundle.losses_of(outputs, truth)
+    plain = replace(bundle, temperature=1.0).losses_of(outputs, truth)
+    return Candidate(name, theta, bundle, result, losses, plain, accuracy, cvar(losses, 0.9))
