@@ -20,8 +20,7 @@ LIFT = 5.0
 MIN_ROWS = 30
 AUC = 0.99
 MIN_CLASS_ROWS = 10
-_UNION_PRECISION = 0.95
-_UNION_RECALL = 0.95
+_UNION = 0.95
 _MEMBER_PRECISION = 0.9
 _RARE = 0.1
 
@@ -198,28 +197,53 @@ def _by_rank(column: Column, numbers: np.ndarray) -> Leak | None:
 def _by_union(
     columns: Sequence[Column], known: np.ndarray, truth: np.ndarray, classes: np.ndarray, normal: str | None
 ) -> list[Leak]:
-    """0/1 columns of which one or more is 1 just where the label says defect, and the columns like them."""
+    """0/1 columns of which one or more is 1 just where the label says one class, and the columns like them."""
     if len(classes) != 2:
         return []
-    target = 1 - int(np.argmax(classes == normal)) if normal in classes else int(np.argmin(np.bincount(truth)))
-    defect = truth == target
     bits = {column.name: flag[known] for column in columns if (flag := column.flag) is not None}
-    chosen = [
-        name for name, bit in bits.items() if bit.any() and defect[bit].mean() >= _MEMBER_PRECISION and not bit.all()
-    ]
-    if len(chosen) < 2:
+    defect = 1 - int(np.argmax(classes == normal)) if normal in classes else int(np.argmin(np.bincount(truth)))
+    for target in (defect, 1 - defect):
+        chosen = _union_of(bits, truth == target)
+        if chosen:
+            return _union_leaks(columns, bits, chosen, truth == target, str(classes[target]))
+    return []
+
+
+def _union_of(bits: dict[str, np.ndarray], member: np.ndarray) -> list[str]:
+    """The columns whose union is the class; none where it is not."""
+    # Of a class that most rows are in, a column that says nothing has many too, so more is asked of it.
+    common = member.mean() >= 0.5
+    wanted = PRECISION if common else _MEMBER_PRECISION
+    chosen = [name for name, bit in bits.items() if bit.any() and not bit.all() and member[bit].mean() >= wanted]
+    if len(chosen) < 2 or _agreement(bits, chosen, member) < _UNION:
         return []
+    for name in list(chosen) if common else ():
+        # An honest column of that class is covered by the others.
+        rest = [other for other in chosen if other != name]
+        if len(rest) >= 2 and _agreement(bits, rest, member) >= _agreement(bits, chosen, member):
+            chosen = rest
+    return chosen
+
+
+def _agreement(bits: dict[str, np.ndarray], names: list[str], member: np.ndarray) -> float:
+    """How far the union of the columns is the class: the least of precision and recall, inside and outside."""
+    union = np.logical_or.reduce([bits[name] for name in names])
+    if union.all() or not union.any():
+        return 0.0
+    shares = (member[union], union[member], ~member[~union], ~union[~member])
+    return float(min(share.mean() for share in shares))
+
+
+def _union_leaks(
+    columns: Sequence[Column], bits: dict[str, np.ndarray], chosen: list[str], member: np.ndarray, class_name: str
+) -> list[Leak]:
     union = np.logical_or.reduce([bits[name] for name in chosen])
-    precision = defect[union].mean()
-    recall = union[defect].mean() if defect.any() else 0.0
-    if precision < _UNION_PRECISION or recall < _UNION_RECALL:
-        return []
     together = f"{', '.join(chosen[:-1])} and {chosen[-1]}"
     reason = (
-        f"{together} together say what the label says: one of them is 1 in {recall:.1%} of the {defect.sum():,} rows "
-        f"of {str(classes[target])!r}, and {precision:.1%} of the rows where one is 1 are of it"
+        f"{together} together say what the label says: one of them is 1 in {union[member].mean():.1%} of the "
+        f"{member.sum():,} rows of {class_name!r}, and {member[union].mean():.1%} of the rows where one is 1 are of it"
     )
-    found = [Leak(name, reason, "", "union", float(min(precision, recall))) for name in chosen]
+    found = [Leak(name, reason, "", "union", float(member[union].mean())) for name in chosen]
     for column in columns:
         if column.name in bits and column.name not in chosen and _is_like(column, chosen, bits, columns):
             text = f"it looks recorded after the fact, like {together}; decide"

@@ -63,6 +63,7 @@ def find_label(columns: Sequence[Column], asked: str | None = None, *, data: str
     ------
     BadConfig: the column asked for does not exist or cannot be a label, or none can be told (the sentence lists the
         candidates).
+    BadInput: the column named like a label holds one value only.
 
     >>> import pandas as pd
     >>> from flows.columns import look
@@ -82,11 +83,23 @@ def find_label(columns: Sequence[Column], asked: str | None = None, *, data: str
         best = scored[0][2]
         others = tuple(entry[2].name for entry in scored[1:4] if not _rivals_label(entry[2], best))
         return Label(best.name, (), np.array(best.text(), dtype=object), _why(best), others)
+    _refuse_lone_class(columns, data)
     guess = _guess(columns)
     if guess is None:
         raise BadConfig(f"{data}: no column says that it is the label; name it with --label COL{_candidates(columns)}")
     reason = "it is the only column with few values that repeat; if that is wrong, name another with --label COL"
     return Label(guess.name, (), np.array(guess.text(), dtype=object), reason)
+
+
+def _refuse_lone_class(columns: Sequence[Column], data: str) -> None:
+    """Where the only column named like a label has one value or none, say so instead of guessing another."""
+    for column in columns:
+        if column.kind in ("constant", "empty") and strength(column.name, LABEL) >= 75:
+            holds = f"holds {column.values[0]!r} in every row" if column.values else "is empty in every row"
+            raise BadInput(
+                f"{data}: the label {column.name!r} {holds}, so nothing can be learned from it; give a file with "
+                "rows of every class, or name another column with --label COL"
+            )
 
 
 def one_hot_groups(columns: Sequence[Column]) -> list[tuple[Column, ...]]:
@@ -277,7 +290,7 @@ def decide_task(label: Label, *, kind: Literal["classification", "regression"] |
     numbers = coerce.numbers(pa.array(values.tolist(), pa.string())).values
     numeric = bool(values.size) and counts[np.isfinite(numbers)].sum() >= 0.95 * counts.sum() and not label.columns
     if kind == "regression" and not numeric:
-        odd = next((value for value, number in zip(values, numbers, strict=True) if not np.isfinite(number)), "")
+        odd = next((str(value) for value, number in zip(values, numbers, strict=True) if not np.isfinite(number)), "")
         raise BadConfig(
             f"{data}: {label.name!r} cannot be regression, it holds text such as {odd!r}; leave --regression away"
         )
