@@ -56,7 +56,7 @@ class Level:
     mean: of the losses.
     tail: CVaR at 0.9, its threshold sought among the bins' edges, which overstates it slightly.
     hard: share of rows above the reference's 0.9 quantile.
-    hardest: share of rows above the reference's 0.99 quantile.
+    hardest: share of rows above about the reference's 0.99 quantile.
     """
 
     mean: float
@@ -100,7 +100,7 @@ def reference_level(binned: BinnedLosses, bins: RankBins) -> Level:
 
 
 def _first_above(bins: RankBins, quantile: float) -> int:
-    # A bin begins at each of these quantiles, to half a spacing.
+    # A bin begins at the 0.9 quantile; near the 0.99 quantile the next bin above it is taken, for both sides alike.
     below = np.cumsum(bins.spacings)[:-1]
     return int(np.searchsorted(below, round(int(bins.spacings.sum()) * quantile), side="left")) + 1
 
@@ -117,7 +117,7 @@ class Effect:
     mean: mean loss, as a multiple of the reference's.
     tail: CVaR at 0.9, as a multiple of the reference's.
     hard: share of rows above the reference's 0.9 quantile, as a multiple of the reference's.
-    hardest: the same above its 0.99 quantile.
+    hardest: the same above about its 0.99 quantile.
     relevant: one of the four is as large as the smallest relevant effect asks.
     """
 

@@ -18,9 +18,9 @@ from monitoring.ranks import Floats, Integers, Scores
 SCALES = (1, 2, 4, 8, 16)
 """The last so many windows are summed, so that a jump and a slow change are both seen."""
 
-BALANCE = 0.15
+BALANCE = 0.1
 """Exponent of the weight between scales. Without a weight the many nearly independent single windows set the
-threshold alone, and small lasting changes are missed; with 0.5 a jump would be seen a window later."""
+threshold alone, and small lasting changes are missed; with a larger one a jump is seen a window later."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ Integers = NDArray[np.int64]
 BODY = 6
 """Even bins up to the 0.9 quantile; more would cost time in every simulated life and hardly any power."""
 
-TAIL_EDGES = (0.9, 0.95, 0.97, 0.99)
+TAIL_EDGES = (0.9, 0.95, 0.97)
 """Quantiles at which a bin always begins; above the last one the bins halve down to single spacings."""
 
 SCORES = ("level", "hard", "harder", "hardest", "weight")
@@ -116,14 +116,14 @@ def bin_ends(rows: int) -> Integers:
     """Spacings below each inner edge of the bins, for a reference of `rows` rows.
 
     >>> bin_ends(1000).tolist()
-    [150, 300, 450, 601, 751, 901, 951, 971, 991, 996, 999, 1000]
+    [150, 300, 450, 601, 751, 901, 951, 971, 986, 993, 997, 999, 1000]
     """
     spacings = rows + 1
     ends = [round(spacings * TAIL_EDGES[0] * step / BODY) for step in range(1, BODY)]
     ends += [round(spacings * quantile) for quantile in TAIL_EDGES]
     left = spacings - ends[-1]
     while left > 1:
-        left //= 2
+        left = max(1, round(left / 2))
         ends.append(spacings - left)
     return np.array(sorted({end for end in ends if 0 < end < spacings}), dtype=np.int64)
 
@@ -149,7 +149,7 @@ def scores_of(spacings: Integers) -> Scores:
 
     >>> scores = scores_of(np.diff(bin_ends(1000), prepend=0, append=1001))
     >>> scores.names, scores.values.shape
-    (('level', 'hard', 'harder', 'hardest', 'weight'), (5, 13))
+    (('level', 'hard', 'harder', 'hardest', 'weight'), (5, 14))
     """
     total = int(spacings.sum())
     u = (np.arange(total) + 0.5) / total

@@ -69,7 +69,7 @@ def take(
 
     >>> sample = take([0.1, 0.2, 0.9, 0.8], where="W1", seed=0, probabilities=[0.5, 0.5, 1.0, 1.0])
     >>> sample.losses, sample.representative
-    (array([0.1, 0.2]), True)
+    (array([0.1, 0.2, 0.8]), True)
     """
     values = checked_losses(losses, f"losses of {where}")
     names = _checked_ids(ids, values.size, where)

@@ -153,7 +153,7 @@ class ConcentrationScan:
     @property
     def ended(self) -> bool:
         """The life is closed by an alarm, or all its windows have gone by."""
-        waiting = self._last is not None and not self._last[1]
+        waiting = self._last is not None and not self._last[1] and self._position == self.windows
         return self._closed or (self._position >= self.windows and not waiting)
 
     @property
@@ -227,8 +227,7 @@ class ConcentrationScan:
         )
         state = self._why_not(reference, rows, representative=sample.representative)
         if state is not None:
-            if not over:
-                self._position, self._last = position, (name, False)
+            self._position, self._last = position, (name, False)
             return replace(result, state="spent" if over else state, missing=max(self._least(reference) - rows, 0))
         bins = reference.bins
         binned = BinnedLosses.of(sample.losses, bins.place(sample.losses, sample.jitters), bins.spacings.size)
@@ -238,10 +237,9 @@ class ConcentrationScan:
         else:
             own = life.threshold(counts.units, self.alarm_budget * position / self.windows)
             life.look(counts, own)
-            self._position = position
             limit = own if own is None or threshold is None else float(threshold)
             result = replace(result, threshold=limit, budget_spent=life.spent)
-        self._last = (name, True)
+        self._position, self._last = position, (name, True)
         self._recent = [(name, binned), *self._recent[: SCALES[-1] - 1]]
         result = replace(self._judge(reference, life, result), lots=counts.units if self.by_lots else None)
         self._closed = self._closed or result.alarm
