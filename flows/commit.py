@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
-from flows.findings import Held, quarantine_table
-from flows.identity import content_ids, id_texts, match_existing, sequence_numbers
-from flows.intake import Intake, Kind, Taken
+from flows.findings import Held
+from flows.identity import content_ids, id_texts, ids_at, match_existing, sequence_numbers
+from flows.intake import Intake, Kind, Taken, describe
 from flows.label_files import label_stream, match_labels
-from flows.rows import hex_text
+from flows.rows import hex_text, row_hashes, text_hashes
 from flows.schemas import TABLES, TIME
 from flows.staging import HELD, SKIPPED, TAKEN, Staging
 from flows.store import Store
+
+_OWN = {"_id", "_row", "_time", "_image", "_label", "_label_value", "_hash_1", "_hash_2"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Counts:
     Attributes
     ----------
     corrections: of the accepted ones, those that replace an earlier version.
-    labels: labels written.
+    labels: labels written. labels_held: labels that went to quarantine while their rows were taken in.
+    first_label_held: where the first of them is, and why.
     """
 
     read: int
@@ -35,6 +39,8 @@ class Counts:
     duplicates: int
     corrections: int
     labels: int
+    labels_held: int = 0
+    first_label_held: str = ""
 
     def __post_init__(self) -> None:
         if self.read != self.accepted + self.quarantined + self.duplicates:
@@ -63,20 +69,16 @@ def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
     fresh = staged.fate == TAKEN
 
     def build(part: slice, table: pa.Table) -> pa.Table:
-        kept = [
-            name
-            for name in table.column_names
-            if name not in {"_id", "_row", "_time", "_image", "_label", "_label_value"}
-        ]
+        kept = [name for name in table.column_names if name not in _OWN]
         count = table.num_rows
         made = pa.table(
             {
-                "_id": id_texts(part, table, staged, occurrences),
+                "_id": id_texts(part, table, occurrences),
                 "_time": table["_time"],
                 "_at": _repeat(pa.scalar(intake.now, TIME), count),
                 "_seq": pa.array(seq[part]),
                 "_version": pa.array(match.version[part], pa.int32()),
-                "_hash": hex_text(staged.content[part]),
+                "_hash": hex_text(staged.content(table)),
                 "_file": _repeat(pa.scalar(sha), count),
                 "_row": table["_row"],
                 "_image": table["_image"],
@@ -90,17 +92,19 @@ def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
         data = intake.settings.data
         distinct = [name for name in (data.id, data.time, data.image) if name is not None]
         store.append("inspections", staged.stream(build), key=sha, distinct=distinct)
-    _commit_quarantine(intake, taken, store, occurrences)
+    labels_held, first_label_held = _commit_quarantine(intake, taken, store, occurrences)
     if labels.write.any():
         stream = label_stream(staged, labels, occurrences, sha=sha, now=intake.now)
         store.append("labels", stream, key=sha)
     return Counts(
         read=taken.read,
         accepted=int(fresh.sum()),
-        quarantined=taken.held,
+        quarantined=taken.held.rows,
         duplicates=int((staged.fate == SKIPPED).sum()),
         corrections=int((fresh & (match.version > 1)).sum()),
         labels=int(labels.write.sum()),
+        labels_held=labels_held,
+        first_label_held=first_label_held,
     )
 
 
@@ -118,7 +122,7 @@ def commit_labels(intake: Intake, taken: Taken, store: Store) -> Counts:
     return Counts(
         read=taken.read,
         accepted=int(match.write.sum()),
-        quarantined=taken.held,
+        quarantined=taken.held.rows,
         duplicates=int((staged.fate == SKIPPED).sum()),
         corrections=int((match.write & (match.version > 1)).sum()),
         labels=int(match.write.sum()),
@@ -158,49 +162,70 @@ def commit_file(
     store.append("files", table, key=sha if accepted else f"refused:{sha}:{digest}")
 
 
-def _commit_quarantine(intake: Intake, taken: Taken, store: Store, occurrences: np.ndarray | None = None) -> None:
+def _commit_quarantine(
+    intake: Intake, taken: Taken, store: Store, occurrences: np.ndarray | None = None
+) -> tuple[int, str]:
+    """Write the quarantine; how many labels went there while their rows stay, and where the first is."""
     sha = intake.form.sha
-    labels = _new_labels_held(taken, store, sha, occurrences)
-    if not taken.held and not labels:
-        return
+    fresh = _new_labels_held(taken, store, sha, occurrences)
+    labels = int(sum(mask.sum() for mask in fresh))
+    if not taken.held.rows and not labels:
+        return 0, ""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for table in taken.held_tables():
+        for table in taken.held.tables():
             yield from table.to_batches()
-        for start in range(0, len(labels), 10_000):
-            part = labels[start : start + 10_000]
-            yield from quarantine_table(part, sha=sha, kind="labels", at=intake.now).to_batches()
+        for table, mask in zip(taken.labels.tables(), fresh, strict=True):
+            named = _with_ids(table.filter(pa.array(mask)), taken.staged, occurrences)
+            yield from named.to_batches()
 
     store.append("quarantine", pa.RecordBatchReader.from_batches(TABLES["quarantine"], batches()), key=sha)
+    return labels, _first(taken, fresh)
 
 
-def _new_labels_held(taken: Taken, store: Store, sha: str, occurrences: np.ndarray | None) -> list[Held]:
-    """Labels for quarantine whose rows stay, without those that lie there already from an earlier delivery."""
+def _first(taken: Taken, fresh: list[np.ndarray]) -> str:
+    for table, mask in zip(taken.labels.tables(), fresh, strict=True):
+        if mask.any():
+            row = table.slice(int(mask.argmax()), 1).to_pylist()[0]
+            return describe(Held(row["_row"], None, json.loads(row["reasons"]), {}))
+    return ""
+
+
+def _new_labels_held(taken: Taken, store: Store, sha: str, occurrences: np.ndarray | None) -> list[np.ndarray]:
+    """For each table of labels put aside: which go to quarantine.
+
+    Not those of rows that are held as a whole, and not those that lie there from an earlier delivery of the row.
+    """
     staged = taken.staged
-    positions = np.searchsorted(staged.rows, np.array([item.row for item in taken.labels_held], dtype=np.int64))
-    alive = [
-        item if occurrences is None else replace(item, id=f"{_hex(staged.content[place])}-{occurrences[place]}")
-        for item, place in zip(taken.labels_held, positions, strict=True)
-        if staged.fate[place] != HELD
-    ]
-    if not alive:
+    if not taken.labels.rows:
         return []
-    before = store.version_before("quarantine", sha)
     query = "SELECT _id, reasons FROM quarantine WHERE kind = 'labels'"
-    known = store.sql(query, versions=_at("quarantine", before))
-    seen = set(zip(known["_id"], known["reasons"], strict=True))
-    fresh: list[Held] = []
-    table = quarantine_table(alive, sha=sha, kind="labels", at=None)
-    keys = zip(table["_id"].to_pylist(), table["reasons"].to_pylist(), strict=True)
-    for item, key in zip(alive, keys, strict=True):
-        if key not in seen:
-            fresh.append(item)
-            seen.add(key)
-    return fresh
+    seen = _keys(store.arrow(query, versions=_at("quarantine", store.version_before("quarantine", sha))))
+    masks: list[np.ndarray] = []
+    for table in taken.labels.tables():
+        alive = staged.fate[np.searchsorted(staged.rows, table["_row"].to_numpy())] != HELD
+        keys = _keys(_with_ids(table, staged, occurrences))
+        first = np.zeros(len(keys), dtype=bool)
+        first[np.unique(keys, return_index=True)[1]] = True
+        mask = alive & first & ~np.isin(keys, seen)
+        seen = np.concatenate([seen, keys[mask]])
+        masks.append(mask)
+    return masks
 
 
-def _hex(content: np.ndarray) -> str:
-    return str(hex_text(content.reshape(1, 2))[0].as_py())
+def _keys(table: pa.Table) -> np.ndarray:
+    columns = [(name, text_hashes(table[name].combine_chunks())) for name in ("_id", "reasons")]
+    return row_hashes(table.num_rows, columns)[:, 0]
+
+
+def _with_ids(table: pa.Table, staged: Staging, occurrences: np.ndarray | None) -> pa.Table:
+    """Quarantine rows of a file without an id column, with the ids that their rows were given."""
+    if occurrences is None or not table.num_rows:
+        return table
+    positions = np.searchsorted(staged.rows, table["_row"].to_numpy())
+    found = ids_at(staged, np.unique(positions), occurrences)
+    names = pa.array([found[position] for position in positions.tolist()], pa.string())
+    return table.set_column(table.column_names.index("_id"), "_id", names)
 
 
 def _label_candidates(staged: Staging) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,9 @@ import pyarrow.compute as pc
 from flows.rows import hex_text, occurrence_numbers
 from flows.staging import HELD, SKIPPED, TAKEN, Staging
 from flows.store import Store
+
+ID_COLUMNS = ["_id", "_hash_1", "_hash_2"]
+"""Staged columns out of which `id_texts` makes ids."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,15 @@ def settle_repeats(staged: Staging, broken_ids: np.ndarray) -> list[Conflict]:
         return []
     # Hashes of different ids could agree by chance, so the few candidates are told apart by the ids themselves.
     groups: dict[str, list[int]] = {}
-    for index, name in zip(candidates.tolist(), _ids_of(staged, candidates), strict=True):
+    says: dict[int, tuple[Any, ...]] = {}
+    for index, name, content in _contents(staged, candidates):
         groups.setdefault(name, []).append(index)
+        says[index] = content
     broken = set(broken_ids.tolist())
     conflicts: list[Conflict] = []
     for name, members in groups.items():
         first = members[0]
-        alike = all(
-            (staged.content[i] == staged.content[first]).all() and staged.labels[i] == staged.labels[first]
-            for i in members
-        )
+        alike = all(says[index] == says[first] for index in members)
         if alike and int(staged.ids[first]) not in broken:
             staged.fate[members[1:]] = SKIPPED
             continue
@@ -87,15 +90,18 @@ def settle_repeats(staged: Staging, broken_ids: np.ndarray) -> list[Conflict]:
 
 def content_ids(staged: Staging) -> np.ndarray:
     """(n,) occurrence numbers that, after the content's hash, make the ids of a file without an id column."""
-    return occurrence_numbers(staged.content) if len(staged) else np.zeros(0, dtype=np.int64)
+    keys = np.zeros((len(staged), 2), dtype=np.uint64)
+    for part, table in staged.chunks(["_hash_1", "_hash_2"]):
+        keys[part] = staged.content(table)
+    return occurrence_numbers(keys)
 
 
-def id_texts(part: slice, table: pa.Table, staged: Staging, occurrences: np.ndarray | None) -> pa.Array:
+def id_texts(part: slice, table: pa.Table, occurrences: np.ndarray | None) -> pa.Array:
     """The ids of one chunk: its id column, or content hash and occurrence number."""
     if occurrences is None:
         return table["_id"].combine_chunks()
     numbers = pa.array(occurrences[part]).cast(pa.string())
-    return pc.binary_join_element_wise(hex_text(staged.content[part]), numbers, "-")
+    return pc.binary_join_element_wise(hex_text(Staging.content(table)), numbers, "-")
 
 
 def match_existing(
@@ -117,8 +123,8 @@ def match_existing(
         return pa.table(
             {
                 "n": pa.array(np.arange(part.start, part.stop)),
-                "_id": id_texts(part, table, staged, occurrences),
-                "_hash": hex_text(staged.content[part]),
+                "_id": id_texts(part, table, occurrences),
+                "_hash": hex_text(Staging.content(table)),
             }
         )
 
@@ -127,7 +133,7 @@ def match_existing(
             arg_max(i._hash, i._version) = any_value(staged._hash) AS same
         FROM staged JOIN inspections i USING (_id) GROUP BY n
     """
-    found = store.arrow(query, versions={"inspections": version}, spill=spill, staged=staged.stream(keys, ["_id"]))
+    found = store.arrow(query, versions={"inspections": version}, spill=spill, staged=staged.stream(keys, ID_COLUMNS))
     where = found["n"].to_numpy()
     same = found["same"].to_numpy()
     match.version[where] = found["top"].to_numpy() + np.where(same, 0, 1)
@@ -145,8 +151,22 @@ def sequence_numbers(match: Match, staged: Staging, first: int) -> np.ndarray:
     return numbers
 
 
-def _ids_of(staged: Staging, indices: np.ndarray) -> Iterator[str]:
-    for part, table in staged.chunks(["_id"]):
+def ids_at(staged: Staging, positions: np.ndarray, occurrences: np.ndarray | None) -> dict[int, str | None]:
+    """Position -> id, for some staged rows; None where ids come from the content and are not counted yet."""
+    found: dict[int, str | None] = {}
+    for part, table in staged.chunks(ID_COLUMNS):
+        inside = positions[(positions >= part.start) & (positions < part.stop)]
+        if len(inside):
+            texts = id_texts(part, table, occurrences).take(pa.array(inside - part.start)).to_pylist()
+            found.update(zip(inside.tolist(), texts, strict=True))
+    return found
+
+
+def _contents(staged: Staging, indices: np.ndarray) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
+    """(position, id, what the row says, label included) of some staged rows."""
+    for part, table in staged.chunks(["_id", "_hash_1", "_hash_2", "_label"]):
         inside = indices[(indices >= part.start) & (indices < part.stop)]
         if len(inside):
-            yield from table["_id"].take(pa.array(inside - part.start)).to_pylist()
+            rows = table.take(pa.array(inside - part.start)).to_pydict()
+            said = zip(rows["_hash_1"], rows["_hash_2"], rows["_label"], strict=True)
+            yield from zip(inside.tolist(), rows["_id"], said, strict=True)

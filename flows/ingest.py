@@ -246,27 +246,34 @@ def _already(path: Path, sha: str, store: Store) -> IngestReport:
 
 
 def _sentences(path: Path, counts: Counts, taken: Taken, kind: Kind) -> list[str]:
-    name, said = path.name, []
-    noun = "labels" if kind == "labels" else "rows"
-    if counts.quarantined and taken.first is not None:
+    name, noun = path.name, "label" if kind == "labels" else "row"
+    said: list[str] = []
+    if taken.held.first is not None:
         said.append(
-            f"{name}: {counts.quarantined} of {counts.read} {noun} are in quarantine; first {describe(taken.first)}; "
-            f"see `softad quarantine list`, and mend and release them there."
+            f"{name}: {_number(counts.quarantined, noun)} of {counts.read} {_is(counts.quarantined)} in quarantine; "
+            f"first {describe(taken.held.first)}; see `softad quarantine list`."
         )
-    if taken.labels_held and kind == "inspections":
-        first = taken.labels_held[0]
+    if counts.labels_held:
         said.append(
-            f"{name}: {len(taken.labels_held)} labels are in quarantine, their rows were taken in without them; first "
-            f"{describe(first)}."
+            f"{name}: {_number(counts.labels_held, 'label')} {_is(counts.labels_held)} in quarantine, while the rows "
+            f"were taken in without; first {counts.first_label_held}; see `softad quarantine list`."
         )
     if counts.corrections:
-        said.append(f"{name}: {counts.corrections} {noun} correct earlier ones, which are kept as older versions.")
+        said.append(f"{name}: {_number(counts.corrections, noun)} corrected; the earlier versions are kept.")
     if counts.duplicates:
-        said.append(f"{name}: {counts.duplicates} {noun} were there already and were skipped.")
+        said.append(f"{name}: {_number(counts.duplicates, noun)} skipped, the same content was there already.")
     for rule, rows, first_row in taken.warned.values():
-        where = f"{rows} rows, first row {first_row}" if rows else "the file as a whole"
-        said.append(f"{name}: warning, rule {rule.name!r} does not hold ({where}); the rows were taken in.")
+        where = f"{_number(rows, 'row')}, first row {first_row}" if rows else "the file as a whole"
+        said.append(f"{name}: warning, the rule {rule.name!r} does not hold ({where}); the rows were taken in.")
     return said
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _waiting(settings: Settings, workspace: Workspace) -> list[Path]:

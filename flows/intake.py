@@ -23,7 +23,7 @@ import pyarrow as pa
 from flows.disk import translated
 from flows.errors import BadInput
 from flows.findings import Held, quarantine_table, reason
-from flows.identity import Conflict, settle_repeats
+from flows.identity import Conflict, ids_at, settle_repeats
 from flows.prepare import Prepared, raw_records
 from flows.readers import FileFormat, RawChunk, read_chunks
 from flows.rules import Rule
@@ -47,45 +47,63 @@ class Steps(Protocol):
 
 
 @dataclass
+class Aside:
+    """Rows for quarantine, on disk until the commit.
+
+    Attributes
+    ----------
+    rows: how many. first: the one with the lowest row number.
+    """
+
+    folder: Path
+    kind: Kind
+    rows: int = 0
+    first: Held | None = None
+    files: list[Path] = field(default_factory=list)
+
+    def add(self, rows: list[Held], *, sha: str, now: datetime) -> None:
+        """Put rows aside; they are in order of their row numbers."""
+        if not rows:
+            return
+        self.rows += len(rows)
+        self.first = min([item for item in (self.first, rows[0]) if item is not None], key=lambda item: item.row)
+        path = self.folder / f"{self.kind}-held-{len(self.files):06d}.arrow"
+        table = quarantine_table(rows, sha=sha, kind=self.kind, at=now)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+            out.write_table(table)
+        self.files.append(path)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows as rows of the table `quarantine`, a bounded number at a time."""
+        for path in self.files:
+            with pa.OSFile(str(path)) as source:
+                yield pa.ipc.open_file(source).read_all()
+
+
+@dataclass
 class Taken:
     """What one file turned out to hold.
 
     Attributes
     ----------
-    held: quarantine rows, on disk. labels_held: labels of rows that are taken in without them.
+    held: rows for quarantine. labels: labels for quarantine, whose rows are taken in without them.
     bad: rows that count against `ingest.max_bad_share`: a class that nobody has added yet does not.
-    reasons: (rule, column) -> rows. first: the first held row.
+    reasons: (rule, column) -> rows.
     """
 
     staged: Staging
+    held: Aside
+    labels: Aside
     read: int = 0
     bad: int = 0
-    held: int = 0
-    first: Held | None = None
-    labels_held: list[Held] = field(default_factory=list)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     warned: dict[str, tuple[Rule, int, int]] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
 
-    def hold(self, rows: list[Held], *, sha: str, kind: Kind, now: datetime) -> None:
-        """Put rows aside for quarantine."""
-        if not rows:
-            return
-        self.held += len(rows)
+    def hold(self, rows: list[Held], *, sha: str, now: datetime) -> None:
+        """Put rows aside for quarantine, and count why."""
+        self.held.add(rows, sha=sha, now=now)
         self.bad += sum(not _only_class(item) for item in rows)
-        self.first = min([item for item in (self.first, rows[0]) if item is not None], key=lambda item: item.row)
         self.reasons.update((entry["rule"], entry["column"]) for item in rows for entry in item.reasons)
-        path = self.staged.folder / f"held-{len(self.files):06d}.arrow"
-        table = quarantine_table(rows, sha=sha, kind=kind, at=now)
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
-            out.write_table(table)
-        self.files.append(path)
-
-    def held_tables(self) -> Iterator[pa.Table]:
-        """The quarantine rows, a bounded number at a time."""
-        for path in self.files:
-            with pa.OSFile(str(path)) as source:
-                yield pa.ipc.open_file(source).read_all()
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,8 @@ class Intake:
         ------
         BadInput: no rows, too many bad rows, a rule about the whole does not hold, or the file changed meanwhile.
         """
-        taken = Taken(staged)
+        sha, now = self.form.sha, self.now
+        taken = Taken(staged, Aside(staged.folder, self.kind), Aside(staged.folder, "labels"))
         broken_ids: list[np.ndarray] = []
         deferred: list[tuple[Rule, np.ndarray, Any]] = []
         checked: Counter[str] = Counter()
@@ -117,9 +136,9 @@ class Intake:
             for cells in ahead(map(self.prepare.coerce, chunks)):
                 made = self.prepare.judge(cells)
                 taken.read += made.read
-                staged.add(made.table, made.content, made.ids, made.labels)
-                taken.hold(made.held, sha=self.form.sha, kind=self.kind, now=self.now)
-                taken.labels_held.extend(made.labels_held)
+                staged.add(made.table, made.content, made.ids)
+                taken.hold(made.held, sha=sha, now=now)
+                taken.labels.add(made.labels_held, sha=sha, now=now)
                 broken_ids.append(made.broken_ids)
                 deferred.extend(made.deferred)
                 checked.update(made.checked)
@@ -169,7 +188,7 @@ class Intake:
         staged = taken.staged
         staged.fate[list(late)] = HELD
         wanted = {int(staged.rows[position]): position for position in sorted(late)}
-        ids = self._ids(staged, wanted)
+        ids = ids_at(staged, np.array(sorted(late), dtype=np.int64), None)
         numbers = np.array(sorted(wanted), dtype=np.int64)
         for chunk in read_chunks(self.path, self.form, self.settings.ingest.chunk_rows):
             places = np.flatnonzero(np.isin(chunk.rows, numbers))
@@ -177,27 +196,20 @@ class Intake:
                 continue
             rows = chunk.rows[places].tolist()
             records = raw_records(chunk.table, places)
-            held = [Held(row, ids[row], late[wanted[row]], rec) for row, rec in zip(rows, records, strict=True)]
-            taken.hold(held, sha=self.form.sha, kind=self.kind, now=self.now)
-
-    def _ids(self, staged: Staging, wanted: dict[int, int]) -> dict[int, str | None]:
-        found: dict[int, str | None] = {}
-        for _, table in staged.chunks(["_row", "_id"]):
-            rows = table["_row"].to_numpy()
-            places = np.flatnonzero(np.isin(rows, list(wanted)))
-            found.update(zip(rows[places].tolist(), table["_id"].take(pa.array(places)).to_pylist(), strict=True))
-        return found
+            held = [Held(row, ids[wanted[row]], late[wanted[row]], rec) for row, rec in zip(rows, records, strict=True)]
+            taken.hold(held, sha=self.form.sha, now=self.now)
 
     def _refuse_bad_share(self, taken: Taken) -> None:
         allowed = self.settings.ingest.max_bad_share
-        if taken.bad <= allowed * taken.read or taken.first is None:
+        if taken.bad <= allowed * taken.read or taken.held.first is None:
             return
         (rule, column), rows = taken.reasons.most_common(1)[0]
         where = f"column {column!r}, " if column else ""
         raise BadInput(
             f"{self.path.name}: {taken.bad} of {taken.read} rows are bad ({taken.bad / taken.read:.0%}, allowed is "
             f"{allowed:.0%}), so the whole file is held back and nothing of it was taken in; most often {where}rule "
-            f"{rule!r} ({rows} rows); first {describe(taken.first)}; mend the export, or raise ingest.max_bad_share"
+            f"{rule!r} ({rows} rows); first {describe(taken.held.first)}; mend the export, or raise "
+            f"ingest.max_bad_share"
         )
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from flows.coerce import as_text, numbers, times
 from flows.findings import Findings
-from flows.identity import id_texts
+from flows.identity import ID_COLUMNS, id_texts
 from flows.label_values import read_labels
 from flows.prepare import Prepared, held_rows, ragged_row
 from flows.readers import RawChunk
@@ -26,7 +26,7 @@ from flows.settings import Settings
 from flows.staging import SKIPPED, Staging
 from flows.store import Store
 
-STAGED = ["_id", "_label", "_label_value", "_time"]
+STAGED = [*ID_COLUMNS, "_label", "_label_value", "_time"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,6 @@ class LabelPreparation:
             table=table.filter(pa.array(good)),
             content=content[good],
             ids=id_hashes[good],
-            labels=text_hashes(labels.text)[good],
             held=sorted(held, key=lambda item: item.row),
             broken_ids=id_hashes[~good],
         )
@@ -154,7 +153,7 @@ def match_labels(
         made = pa.table(
             {
                 "n": pa.array(np.arange(part.start, part.stop)),
-                "_id": id_texts(part, table, staged, occurrences),
+                "_id": id_texts(part, table, occurrences),
                 "label": table["_label"],
                 "value": table["_label_value"],
             }
@@ -187,7 +186,7 @@ def label_stream(
         has = table.column_names
         made = pa.table(
             {
-                "_id": id_texts(part, table, staged, occurrences),
+                "_id": id_texts(part, table, occurrences),
                 "label": table["_label"],
                 "label_value": table["_label_value"],
                 "_time": pc.fill_null(table["_time"], pa.scalar(now, TIME)),

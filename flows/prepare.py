@@ -32,7 +32,7 @@ class Prepared:
     ----------
     table: the n rows without a finding: `_row`, `_id` (null without an id column), `_time`, `_image`, `_label`,
         `_label_value`, then the columns that are kept.
-    content: (n, 2) uint64, hash of all that is kept of a row. ids, labels: (n,) uint64; 0 for none.
+    content: (n, 2) uint64, hash of all that is kept of a row. ids: (n,) uint64; 0 for none.
     held: rows for quarantine. labels_held: labels for quarantine, whose rows are among the n.
     broken_ids: (k,) hashes of the ids of held rows.
     deferred: failures of rules that allow a share of failures, as (rule, row numbers, values).
@@ -44,7 +44,6 @@ class Prepared:
     table: pa.Table
     content: np.ndarray
     ids: np.ndarray
-    labels: np.ndarray
     held: list[Held]
     labels_held: list[Held] = field(default_factory=list)
     broken_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
@@ -59,7 +58,7 @@ class Cells:
 
     Attributes
     ----------
-    table: all rows, as `Prepared.table` describes them; content, ids, label_hashes: their hashes.
+    table: all rows, as `Prepared.table` describes them; content, ids: their hashes.
     moments: (n,) datetime64[us] in UTC.
     """
 
@@ -67,7 +66,6 @@ class Cells:
     table: pa.Table
     content: np.ndarray
     ids: np.ndarray
-    label_hashes: np.ndarray
     moments: np.ndarray
     labels: Labels
     findings: Findings
@@ -112,7 +110,7 @@ class Preparation:
             }
         )
         content = row_hashes(raw.num_rows, hashes)
-        return Cells(chunk, table, content, text_hashes(ids), text_hashes(labels.text), moments, labels, findings)
+        return Cells(chunk, table, content, text_hashes(ids), moments, labels, findings)
 
     def judge(self, cells: Cells) -> Prepared:
         """Check the values against the rules, and part the rows that hold from those that do not."""
@@ -128,7 +126,6 @@ class Preparation:
             table=cells.table if not len(bad) else cells.table.filter(pa.array(good)),
             content=cells.content[good],
             ids=cells.ids[good],
-            labels=cells.label_hashes[good],
             held=sorted([*held, *(ragged_row(item) for item in chunk.ragged)], key=lambda item: item.row),
             labels_held=held_rows(chunk, labels, ids),
             broken_ids=cells.ids[bad],

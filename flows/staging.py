@@ -1,6 +1,6 @@
 """Rows between reading and committing: on disk by chunk, with a few numbers for each row in memory.
 
-What is in memory grows by 41 bytes a row; everything else stays in bounds whatever the file's length.
+What is in memory grows by some 13 bytes a row; everything else stays in bounds whatever the file's length.
 """
 
 from __future__ import annotations
@@ -21,46 +21,57 @@ TAKEN, SKIPPED, HELD = 0, 1, 2
 """What becomes of a staged row: it is taken in, skipped as there already, or held in quarantine."""
 
 
+_BATCH = 16_384
+
+
 class Staging:
     """The rows of one file that passed every check of a single row.
 
     Attributes
     ----------
-    rows: (n,) number of the data row. content: (n, 2) uint64. ids, labels: (n,) uint64.
+    rows: (n,) number of the data row. ids: (n,) uint64, hash of the id.
     fate: (n,) int8, one of `TAKEN`, `SKIPPED`, `HELD`.
+    schema: of the staged rows; their content's hash is in the columns `_hash_1` and `_hash_2`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lengths: list[int] = []
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._rows: list[np.ndarray] = []
+        self._ids: list[np.ndarray] = []
         self.schema = pa.schema([])
-        self.rows = np.zeros(0, dtype=np.int64)
-        self.content = np.zeros((0, 2), dtype=np.uint64)
+        self.rows = np.zeros(0, dtype=np.uint32)
         self.ids = np.zeros(0, dtype=np.uint64)
-        self.labels = np.zeros(0, dtype=np.uint64)
         self.fate = np.zeros(0, dtype=np.int8)
 
-    def add(self, table: pa.Table, content: np.ndarray, ids: np.ndarray, labels: np.ndarray) -> None:
-        """Put one chunk aside; its column `_row` holds the row numbers."""
-        rows = table["_row"].to_numpy()
+    def add(self, table: pa.Table, content: np.ndarray, ids: np.ndarray) -> None:
+        """Put one chunk aside.
+
+        Parameters
+        ----------
+        table: its column `_row` holds the row numbers. content: (n, 2) uint64. ids: (n,) uint64.
+        """
+        table = table.append_column("_hash_1", pa.array(content[:, 0])).append_column(
+            "_hash_2", pa.array(content[:, 1])
+        )
         self.schema = table.schema
         if table.num_rows:
             with (
                 pa.OSFile(str(self._path(len(self._lengths))), "wb") as sink,
-                pa.ipc.new_file(sink, table.schema) as out,
+                pa.ipc.new_file(sink, self.schema) as out,
             ):
                 out.write_table(table)
             self._lengths.append(table.num_rows)
-            self._parts.append((rows, content, ids, labels))
+            self._rows.append(table["_row"].to_numpy().astype(np.uint32))
+            self._ids.append(ids)
 
     def seal(self) -> None:
         """All chunks are there: the numbers of all rows become available."""
-        if self._parts:
-            self.rows, self.content, self.ids, self.labels = (
-                np.concatenate(part) for part in zip(*self._parts, strict=True)
-            )
-        self._parts = []
+        if self._lengths:
+            self.rows = np.concatenate(self._rows)
+            self._rows.clear()
+            self.ids = np.concatenate(self._ids)
+            self._ids.clear()
         self.fate = np.zeros(len(self.rows), dtype=np.int8)
 
     def __len__(self) -> int:
@@ -93,9 +104,15 @@ class Staging:
             for part, table in self.chunks(columns):
                 made = build(part, table)
                 if made is not None and made.num_rows:
-                    yield from made.combine_chunks().to_batches()
+                    # The writer takes some batches ahead; small ones keep that small.
+                    yield from made.to_batches(max_chunksize=_BATCH)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
+
+    @staticmethod
+    def content(table: pa.Table) -> np.ndarray:
+        """(n, 2) uint64: the content hashes of a chunk."""
+        return np.stack([table["_hash_1"].to_numpy(), table["_hash_2"].to_numpy()], axis=1)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.arrow"
