@@ -92,13 +92,18 @@ def init(
     from flows.propose import describe, propose, to_json, write
     from flows.workspace import Workspace
 
-    proposal = propose(data, images=images, label=label, id=id, time=time, group=group, keep=tuple(keep or ()), name=name)
+    proposal = propose(
+        data, images=images, label=label, id=id, time=time, group=group, keep=tuple(keep or ()), name=name
+    )
     target = config or workspace / "config.yaml"
     Workspace.open(workspace, settings=proposal.settings)
     written = write(proposal, target, force=force)
     options = f" --config {config}" if config else ""
     options += f" --workspace {workspace}" if workspace != DEFAULT_WORKSPACE else ""
-    lines = [*describe(proposal), f"wrote {written}; look at it, then: softad ingest {data}{options} && softad run{options}"]
+    lines = [
+        *describe(proposal),
+        f"wrote {written}; look at it, then: softad ingest {data}{options} && softad run{options}",
+    ]
     return Reply({**to_json(proposal), "config": str(written)}, lines)
 
 
@@ -222,3 +227,7 @@ def deploy(
 def main() -> None:
     """Entry point of the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

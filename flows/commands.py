@@ -126,7 +126,9 @@ def roll_back(config: Path | None, workspace: Path, *, reason: str) -> Reply:
         ensure_life(context, now=now, actor=actor())
     return Reply(
         {"champion": back.version, "was": back.replaced, "reason": reason},
-        [f"version {back.version} is the champion again; version {back.replaced} was. It stands in the ledger: {reason}"],
+        [
+            f"version {back.version} is the champion again; version {back.replaced} was. It stands in the ledger: {reason}"
+        ],
     )
 
 

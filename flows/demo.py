@@ -157,8 +157,8 @@ def after(line: Any, week: int) -> datetime:
 
 def _answer(context: Context, line: Any, story: Story, week: int, answer: str) -> None:
     """A week after the alarm the shift answers."""
-    from flows.people import answer_incident
     from flows.incidents import open_incidents
+    from flows.people import answer_incident
 
     if story.alarmed is None or story.answered is not None or week != story.alarmed + 1:
         return
@@ -253,5 +253,3 @@ def story_lines(document: dict[str, Any], answer: str) -> list[Any]:
         lines.append(f"incident {incident['key']}: {incident['state']}")
     lines.append(f"the page: {document['page']}")
     return lines
-
-

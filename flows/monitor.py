@@ -141,7 +141,9 @@ def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindo
 def judge(context: Context, life: Life, due: DueWindow, *, now: datetime) -> WindowOutcome | None:
     """Look at one window, record what was found, and return it; None when another process was quicker."""
     settings, store = context.settings, context.store
-    score_rows(store, context.tracker, settings, context.workspace, now=now, ids=due.rows["_id"], version=life.model_version)
+    score_rows(
+        store, context.tracker, settings, context.workspace, now=now, ids=due.rows["_id"], version=life.model_version
+    )
     judged = with_losses(context, due.rows, life.model_version)
     total = int(due.rows["_rows"].iloc[0]) if len(due.rows) else 0
     base: dict[str, Any] = {
@@ -220,7 +222,9 @@ def _scan_state(context: Context, life: Life) -> dict[str, Any]:
             raise ValueError(f"{life.name} has no scan yet: its reference is short of rows")
         return life.scan
     states = [json.loads(text) for text in frame["scan"]]
-    newest: dict[str, Any] = max(states, key=lambda state: len(state["looks"]))
+    newest: dict[str, Any] = max(
+        states, key=lambda state: (state["position"], state["last"] is not None and state["last"][1])
+    )
     return newest
 
 

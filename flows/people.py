@@ -80,7 +80,9 @@ def acknowledge(
     incident = answer_incident(
         context, key, answer=answer, at=as_utc(at) if at else None, actor=by or current_actor(), now=utc_now()
     )
-    what = "the rows between change and repair stay out of training" if repaired else "a model will be trained with them"
+    what = (
+        "the rows between change and repair stay out of training" if repaired else "a model will be trained with them"
+    )
     return Reply(
         {"incident": incident.to_dict()},
         [f"{key} is answered ({answer}): {what}; the next cycle goes on from there (or now: softad run)"],
@@ -135,7 +137,9 @@ def close_incident(config: Path | None, workspace: Path, key: str, *, reason: st
         details={"reason": reason}, at=now,
     )  # fmt: skip
     alert(context, closed, "closed", now=now)
-    return Reply({"incident": closed.to_dict()}, [f"{key} is closed; the champion is watched anew from the next rows on"])
+    return Reply(
+        {"incident": closed.to_dict()}, [f"{key} is closed; the champion is watched anew from the next rows on"]
+    )
 
 
 def test_channels(config: Path | None, workspace: Path) -> Reply:
@@ -161,7 +165,9 @@ def list_quarantine(config: Path | None, workspace: Path, *, limit: int) -> Repl
     for row in frame.head(limit).to_dict("records"):
         reasons = json.loads(row["reasons"])
         first = reasons[0] if reasons else {}
-        rows.append({"file": row["file"], "row": row["_row"], "id": row["_id"], "kind": row["kind"], "reasons": reasons})
+        rows.append(
+            {"file": row["file"], "row": row["_row"], "id": row["_id"], "kind": row["kind"], "reasons": reasons}
+        )
         table.add_row(str(row["file"]), str(row["_row"]), str(row["_id"] or ""), str(first.get("column") or ""),
                       str(first.get("value")), str(first.get("message") or first.get("rule") or ""))  # fmt: skip
     lines: list[Any] = [table, f"{total} rows in quarantine, {len(rows)} shown"] if total else ["quarantine is empty"]
@@ -183,7 +189,7 @@ def check_config(config: Path | None, workspace: Path) -> Reply:
 
 def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None) -> Reply:
     """`softad config add-class NAME`: the class is added to the config file; waiting labels are taken in again."""
-    from flows.labels import release_waiting
+    from flows.waiting_labels import release_waiting
 
     context = open_context(config, workspace)
     settings, path = context.settings, context.settings.source

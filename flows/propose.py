@@ -85,6 +85,7 @@ def propose(
     keep: Sequence[str] = (),
     regression: bool = False,
     name: str | None = None,
+    also: Sequence[str] = (),
 ) -> Proposal:
     """Look at a CSV or Parquet file and propose a configuration.
 
@@ -96,6 +97,7 @@ def propose(
     keep: columns to be used as features in spite of what was found.
     regression: the label is a number to be predicted, even where it has few values.
     name: of the model; by default the file's.
+    also: further words of the command line (such as --workspace DIR), repeated in the command that keeps a column.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def propose(
 
     possible = [column for column in rest if column.name not in taken]
     leaks = find_leaks(possible, target.rows, regression=task.kind == "regression", normal=task.normal)
-    hint = _Hint(data, images, label, id, time, group, tuple(keep), regression, name)
+    hint = _Hint(data, images, label, id, time, group, tuple(keep), regression, name, tuple(also))
     leaks = [replace(leak, keep_hint=hint.keeping(leak.column)) for leak in leaks]
     features, spared = _features(possible, leaks, keep, picture, shown)
     guilty = {leak.column for leak in leaks} - set(keep) - spared
@@ -254,6 +256,7 @@ class _Hint:
     keep: tuple[str, ...]
     regression: bool
     name: str | None
+    also: tuple[str, ...]
 
     def keeping(self, column: str) -> str:
         words = ["softad", "init", str(self.data)]
@@ -263,7 +266,7 @@ class _Hint:
         words += ["--regression"] if self.regression else []
         for name in dict.fromkeys([*self.keep, column]):
             words += ["--keep", name]
-        return shlex.join([*words, "--force"])
+        return shlex.join([*words, *self.also, "--force"])
 
 
 def _check_header(columns: Sequence[Column], data: str) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 
 from flows import ledger
+from flows.alerting import alert
 from flows.context import Context
 from flows.errors import BadConfig, BadInput
-from flows.alerting import alert
 from flows.incidents import find_incident, open_incidents, open_new_incidents, save_incident
 from flows.lives import begin_life, current_life, reference_of
 from flows.monitor import outcomes, scan_options

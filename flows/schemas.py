@@ -116,7 +116,7 @@ TABLES: dict[str, pa.Schema] = {
         }
     ),
     # the newest record of a key is its state
-    "incidents": pa.schema({"key": _TEXT, "event": _TEXT, "record": _TEXT, "at": TIME}),
+    "incidents": pa.schema({"key": _TEXT, "number": _INT, "event": _TEXT, "record": _TEXT, "at": TIME}),
     "ledger": pa.schema(
         {"key": _TEXT, "at": TIME, "actor": _TEXT, "action": _TEXT, "subject": _TEXT, "details": _TEXT}
     ),
@@ -134,7 +134,7 @@ def conform(table: pa.Table, declared: pa.Schema) -> pa.Table:
     ValueError: a declared column holds values that its type cannot.
 
     >>> conform(pa.table({"key": ["a"], "more": [1.5]}), TABLES["incidents"]).column_names
-    ['key', 'event', 'record', 'at', 'more']
+    ['key', 'number', 'event', 'record', 'at', 'more']
     """
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
     for field in declared:

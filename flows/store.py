@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -142,6 +143,7 @@ class Store:
             the rows come in any order: say one wherever it matters.
         version: the table as it was then; now when not given.
         """
+        self._uri(table)  # refuses a name that is no table's
         query = _selection(quoted(table), columns, where, order)
         return self.sql(query, versions={} if version is None else {table: version})
 
@@ -248,14 +250,17 @@ class Store:
 
     def _create(self, table: str) -> DeltaTable:
         from deltalake import DeltaTable
+        from deltalake.exceptions import CommitFailedError
 
-        DeltaTable.create(
-            self._uri(table),
-            schema=TABLES[table],
-            mode="ignore",
-            configuration=_CONFIGURATION,
-            storage_options=self.storage_options,
-        )
+        # Where two processes make the same table at once, one fails and finds it made.
+        with suppress(CommitFailedError):
+            DeltaTable.create(
+                self._uri(table),
+                schema=TABLES[table],
+                mode="ignore",
+                configuration=_CONFIGURATION,
+                storage_options=self.storage_options,
+            )
         return DeltaTable(self._uri(table), storage_options=self.storage_options)
 
     def _refuse_other_types(self, table: str, opened: DeltaTable, schema: pa.Schema) -> None:
@@ -299,7 +304,8 @@ class Store:
             connection.register(f"_{table}_files", opened.to_pyarrow_dataset())
             source = f'"_{table}_files"'
         else:
-            listed = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
+            # Delta Lake gives addresses, in which spaces and the like are escaped.
+            listed = ", ".join("'" + unquote(name).replace("'", "''") + "'" for name in files)
             source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
         extra = "".join(f", NULL::{_duckdb_type(field.type)} AS {quoted(field.name)}" for field in absent)
         connection.execute(f"CREATE VIEW {quoted(table)} AS SELECT *{extra} FROM {source}")

@@ -199,9 +199,15 @@ class System:
         if service.name == "worker" and not self._put_runs_right():
             self._again_at[service.name] = now + 1.0  # without the server a worker has nothing to do
             return
+        try:
+            self._start(service, "ready")
+        except OSError as error:  # a full disk, or no memory: the others go on, and so does the trying
+            self._failures[service.name] += 1
+            self._again_at[service.name] = now + back_off(self._failures[service.name])
+            self._log.warning("%s cannot be started now (%s)", service.name, error)
+            return
         del self._again_at[service.name]
         self._silent[service.name] = 0
-        self._start(service, "ready")
         self._log.info("%s started again", service.name)
 
     def _put_runs_right(self) -> bool:

@@ -360,9 +360,7 @@ class Tracker:
         where = re.sub(r"://[^@/]*@", "://…@", self.uri)  # no password in a sentence
         text = str(error).replace(self.uri, where)
         if "disk is full" in text or "No space left" in text:
-            return Unavailable(
-                f"MLflow at {where}: the disk is full; free some space and run the same command again"
-            )
+            return Unavailable(f"MLflow at {where}: the disk is full; free some space and run the same command again")
         if "out-of-date database schema" in text or "Can't locate revision" in text:
             return BadConfig(
                 f"MLflow's database at {where} was made by another version of MLflow; make a backup, then run "

@@ -78,9 +78,7 @@ class Incident:
     closed_at: datetime | None = None
     closed_reason: str | None = None
 
-    def answered(
-        self, answer: str, *, actor: str, at: datetime, repaired_at: datetime | None = None
-    ) -> Incident:
+    def answered(self, answer: str, *, actor: str, at: datetime, repaired_at: datetime | None = None) -> Incident:
         """Acknowledged with an answer.
 
         Raises
@@ -92,9 +90,7 @@ class Incident:
         if answer not in ANSWERS:
             raise ValueError(f"answer is {answer!r}; it is one of {', '.join(ANSWERS)}")
         until = (repaired_at or at) if answer == "repaired" else None
-        return replace(
-            self, state="acknowledged", answer=answer, answered_by=actor, answered_at=at, repaired_at=until
-        )
+        return replace(self, state="acknowledged", answer=answer, answered_by=actor, answered_at=at, repaired_at=until)
 
     def with_challenger(self, version: str | None, *, held: bool) -> Incident:
         """A model was trained for it."""

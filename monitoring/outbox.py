@@ -67,7 +67,7 @@ class Outbox:
             "id": path.stem,
             "at": (at or datetime.now(UTC)).isoformat(),
             **asdict(message),
-            "channels": {name: None for name in [FILE, LOG, *names(channels)]},
+            "channels": dict.fromkeys([FILE, LOG, *names(channels)]),
         }
         _write(path, document)
         return True
