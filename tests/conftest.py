@@ -55,8 +55,10 @@ class Site:
 
     def content(self) -> dict[str, list[dict[str, Any]]]:
         """All rows of those tables, in an order of their own."""
-        found = {table: self.store.read(table).astype(object).to_dict("records") for table in SUMMED}
-        return {table: sorted(rows, key=str) for table, rows in found.items()}
+        frames = {table: self.store.read(table) for table in SUMMED}
+        # Two empty cells are equal, which NaN is not.
+        plain = {table: frame.astype(object).where(frame.notna(), None) for table, frame in frames.items()}
+        return {table: sorted(frame.to_dict("records"), key=str) for table, frame in plain.items()}
 
     def lying(self) -> dict[str, str]:
         """What lies in the inbox: path -> hash."""
