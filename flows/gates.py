@@ -130,13 +130,13 @@ def beats_constant(
         change(weights)[:, 0] for weights in resample_weights(rows, groups, resamples, np.random.default_rng(seed))
     ]
     figure = float(change(np.ones((1, rows), dtype=np.float32))[0, 0])
-    low, high = np.quantile(np.concatenate(drawn), [1 - confidence, confidence])
+    low, high = _limits(np.concatenate(drawn), confidence)
     passed = bool(high < 0)
     reason = (
         f"mean loss {_percent(figure)} against a predictor that knows only how frequent each answer is "
         f"(at most {_percent(high)} at {confidence:.0%} confidence); it must be lower"
     )
-    return Gate(name, figure, float(low), float(high), 0.0, passed, reason, rows=rows)
+    return Gate(name, figure, low, high, 0.0, passed, reason, rows=rows)
 
 
 def _refusal(comparison: Comparison, margins: Margins) -> Gate | None:
@@ -165,11 +165,11 @@ def _not_finite(losses: np.ndarray) -> str:
 
 
 def _loss_gate(name: str, *, figure: float, drawn: np.ndarray, margin: float, sure: float, rows: int) -> Gate:
-    low, high = np.quantile(drawn, [1 - sure, sure])
+    low, high = _limits(drawn, sure)
     passed = bool(high <= margin)
     words = {"mean": "mean loss", "tail": "mean loss of the worst tenth", "stability": "spread of the losses"}[name]
     reason = f"{words} {_percent(figure)} (at most {_percent(high)} at {sure:.0%} confidence); allowed: {margin:+.1%}"
-    return Gate(name, figure, float(low), float(high), margin, passed, reason, rows=rows)
+    return Gate(name, figure, low, high, margin, passed, reason, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _recall_gates(recall: _Recall, once: np.ndarray, drawn: np.ndarray, margins:
     gates = []
     for column, name in enumerate(recall.names):
         figure, rows = float(once[column]), recall.rows[column]
-        low, high = (float(x) for x in np.quantile(drawn[:, column], [1 - margins.confidence, margins.confidence]))
+        low, high = _limits(drawn[:, column], margins.confidence)
         words = f"recall of {name} {_points(figure)} on {rows} rows {recall.at}"
         if not recall.gated[column]:
             passed = True
@@ -259,7 +259,7 @@ def _misses(comparison: Comparison, tolerance: float) -> Statistic:
 
 
 def _misses_gate(comparison: Comparison, tolerance: float, figure: float, drawn: np.ndarray, margins: Margins) -> Gate:
-    low, high = (float(x) for x in np.quantile(drawn, [1 - margins.confidence, margins.confidence]))
+    low, high = _limits(drawn, margins.confidence)
     source = "" if comparison.tolerance is not None else ", the error that the champion exceeds in a tenth of the rows"
     reason = (
         f"share of rows with an error above {tolerance:.4g}{source}: {_points(figure)} "
@@ -299,8 +299,8 @@ def _slice_gates(
         new = float(comparison.challenger_losses[mask].mean())
         figure = new / old - 1 if old > 0 else (np.inf if new > 0 else 0.0)
         # The statistic is new - (1 + margin) old, so its limits over old, plus the margin, are the change's.
-        limits = np.quantile(drawn[:, column], [1 - margins.confidence, margins.confidence])
-        low, high = (float(x) / old + margins.slices if old > 0 else figure for x in limits)
+        limits = _limits(drawn[:, column], margins.confidence)
+        low, high = (limit / old + margins.slices if old > 0 else figure for limit in limits)
         verdict = "shown worse than" if failed[column] else "not shown worse than"
         reason = (
             f"{name}: mean loss {_percent(figure)} on {int(mask.sum())} rows, {verdict} {margins.slices:+.0%} "
@@ -327,6 +327,12 @@ def _small_slices(masks: Mapping[str, np.ndarray], gated: list[str], margins: Ma
         reason = f"{more} further slices have fewer than {margins.min_slice_rows} held-out rows; none is gated"
         gates.append(Gate("further slices", None, None, None, None, True, reason, gated=False))
     return gates
+
+
+def _limits(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Lower and upper limit, each one-sided at `confidence`; drawn values, so that infinite ones do no harm."""
+    low = np.quantile(drawn, 1 - confidence, method="lower")
+    return float(low), float(np.quantile(drawn, confidence, method="higher"))
 
 
 def _p_value(drawn: np.ndarray) -> float:
