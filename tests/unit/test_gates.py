@@ -150,7 +150,7 @@ def test_a_challenger_with_a_better_mean_that_misses_defects_fails_by_recall() -
     rng = np.random.default_rng(2)
     labels, score = two_classes(rng, 6000)
     blind = (labels == "bad") & (rng.random(6000) < 0.1) & (score > 0)
-    new = np.where((labels == "ok") & (score < 0), score - 2.0, score)
+    new = np.where((labels == "ok") & (score < -1), score - 2.0, score)
     new[blind] = -5.0
     gates = judge(classified(labels, probabilities(score), probabilities(new)), FAST)
     assert named(gates, "mean").passed
