@@ -238,7 +238,7 @@ def run_report(
     sample_rows: most rows of the sample on which features are compared; losses are all used.
     seed: of the sample.
     html: file of the page, 4 to 6 MB; None: not written.
-    threshold: replaces the scan's threshold where there is one, for a drill.
+    threshold: replaces the scan's threshold where there is one, for a drill; the smallest relevant effect still counts.
 
     Raises
     ------

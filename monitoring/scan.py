@@ -204,7 +204,8 @@ class ConcentrationScan:
         lots: (n,), if and only if the reference had lots; a lot belongs to the window in which it ends.
         age: days from a row to its label, as `label_age` says; only checked.
         probabilities: as in `fit`.
-        threshold: replaces this look's threshold where there is one, for a drill; the twins keep to theirs.
+        threshold: replaces this look's threshold where there is one, for a drill; the twins keep to theirs, and the
+            smallest relevant effect still counts.
 
         Raises
         ------
