@@ -49,7 +49,7 @@ def fold_of(frame: pd.DataFrame, settings: Settings, known: Mapping[str, str] | 
 
     Notes
     -----
-    "stratified": a row's hash decides; of each class, the three rows that were labelled first are in different
+    "stratified": a row's hash decides; but of each class, the three rows that were labelled first are in different
     parts, so that no class of three or more rows is missing from one. Without an id column equal rows share a hash
     and never part. "group": the group's hash decides, or `assign_groups` where there are few. "time": the newest
     share is held out, the share before it validates; rows of the same moment stay together.
@@ -65,18 +65,18 @@ def fold_of(frame: pd.DataFrame, settings: Settings, known: Mapping[str, str] | 
         return groups.map(parts).astype("str")
     unit = frame["_id"] if settings.data.id is not None or "_hash" not in frame else frame["_hash"]
     place = positions(unit, settings.training.seed)
-    folds = _by_position(place, split)
-    order = ["_label_time", "_seq"] if "_label_time" in frame else ["_seq"]
-    ranked = frame.assign(_place=place, _class=_classes(frame, settings)).sort_values([*order, "_id"], kind="stable")
-    firsts = ranked.groupby("_class", sort=False).head(3)
-    if settings.data.id is None:
-        # Equal rows must stay together, so only a row that has no double may be moved.
-        firsts = firsts[~firsts["_place"].isin(ranked["_place"][ranked["_place"].duplicated()])]
-    result = pd.Series(folds, index=frame.index, dtype="str")
+    folds = pd.Series(_by_position(place, split), index=frame.index, dtype="str")
+    order = ["_label_time", "_seq", "_id"] if "_label_time" in frame else ["_seq", "_id"]
+    arrived = frame[order].assign(_unit=unit, _class=_classes(frame, settings), _fold=folds).sort_values(order)
+    firsts = arrived.drop_duplicates("_unit").groupby("_class", sort=False).head(len(FOLDS))
+    moved: dict[str, str] = {}
     for _, trio in firsts.groupby("_class", sort=False):
-        if len(trio) == len(FOLDS):
-            result.loc[trio.sort_values("_place").index] = ["holdout", "validation", "train"]
-    return result
+        taken: list[str] = []
+        for name, fold in zip(trio["_unit"], trio["_fold"], strict=True):
+            # Decided by what came before alone, so that nothing moves when more rows come.
+            moved[name] = fold if fold not in taken else next(part for part in FOLDS if part not in taken)
+            taken.append(moved[name])
+    return unit.map(moved).fillna(folds).astype("str")
 
 
 def group_of(frame: pd.DataFrame, settings: Settings) -> pd.Series:
