@@ -71,12 +71,17 @@ def process_tag() -> str:
 
 
 def recover(
-    *, api_url: str | None = None, pool: str = POOL, worker_lives: bool = False, skip_missed: bool = False
+    *,
+    api_url: str | None = None,
+    pool: str = POOL,
+    worker_lives: bool = False,
+    patience: float = 60.0,
+    skip_missed: bool = False,
 ) -> Recovery:
     """End what a dead worker left behind, and start an interrupted retraining again.
 
-    Call it while no worker of `pool` runs, or with `worker_lives`: then only runs that have been without a
-    process for a minute count, since a living worker starts and ends processes of its own.
+    Call it while no worker of `pool` runs, or with `worker_lives`: then only runs count that have no process
+    and have been in their state for `patience` seconds, since a living worker starts and ends processes itself.
 
     Parameters
     ----------
@@ -92,7 +97,7 @@ def recover(
         runs = _active_runs(client, pool)
         living = by_variable(RUN_VARIABLE) if runs else {}
         if worker_lives:
-            settled = datetime.now(UTC) - timedelta(seconds=60)
+            settled = datetime.now(UTC) - timedelta(seconds=patience)
             runs = [run for run in runs if str(run.id) not in living and run.state and run.state.timestamp < settled]
         again, crashed, processes = [], [], 0
         for run in runs:

@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
+from flows.context import Context
 from flows.dead_runs import MOST_AGAIN, RUN_VARIABLE, process_tag, recover
 from flows.deployments import RETRAIN_TAG, FlowSource, connected, deploy, deployments_of, schedule_of
 from flows.errors import BadConfig, Refused, Unavailable
-from flows.events import Shift, emit_shift
+from flows.events import Shift, emit_shift, request_retraining
+from flows.incidents import all_incidents
 from flows.local_services import Ports, addresses, environment, local_services
 from flows.services import Service, free_port
 from flows.settings import Settings, load_settings
+from flows.workspace import Workspace
+from monitoring.incidents import Incident
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
@@ -204,6 +208,28 @@ def test_an_event_that_nobody_takes_is_an_error(tmp_path: Path, monkeypatch: pyt
         emit_shift(a_shift(tmp_path, "told"), occurred=NOW)
 
 
+def test_an_incident_is_asked_for_until_a_run_has_it_and_again_when_that_failed(api: str, tmp_path: Path) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Failed
+
+    settings = a_config(tmp_path, "asked")
+    deploy([settings], tmp_path, api_url=api, source=SMALL)
+    context = Context(settings, Workspace.open(tmp_path, settings=settings))
+    incident = Incident("asked-2026-W14", "asked", NOW, "2026-W14", None, "inspect", "machine", "M07", share=0.72)
+    with temporary_settings(updates={PREFECT_API_URL: api}), connected(api) as client:
+        deployment_id = retrain_id(client, "asked")
+        assert request_retraining(context, incident, "hold", now=datetime.now(UTC))
+        request_retraining(context, incident, "hold", now=datetime.now(UTC))  # perhaps before the run was made
+        (first,) = wait_for(lambda: runs_of(client, deployment_id))
+        assert (first.parameters["incident"], first.parameters["reason"]) == (incident.key, "hold")
+        assert not request_retraining(context, incident, "hold", now=datetime.now(UTC))
+        client.set_flow_run_state(first.id, Failed(), force=True)
+        assert request_retraining(context, incident, "hold", now=datetime.now(UTC))
+        wait_for(lambda: len(runs_of(client, deployment_id)) == 2)
+    recorded = all_incidents(context.store)
+    assert [one.requested for one in recorded] == ["hold"]
+
+
 @pytest.fixture
 def retraining(api: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
     """A client and the id of a fresh model's retraining; its unfinished runs are removed afterwards."""
@@ -298,6 +324,18 @@ def test_beside_a_living_worker_a_young_run_is_left_alone(api: str, retraining: 
     run = begin(client, deployment_id)
     assert not recover(api_url=api, worker_lives=True)
     assert state_of(client, run) == "Running"
+
+
+def test_beside_a_living_worker_only_a_run_whose_process_is_gone_counts(api: str, retraining: tuple[Any, Any]) -> None:
+    client, deployment_id = retraining
+    run = begin(client, deployment_id)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(command, env={RUN_VARIABLE: str(run.id)}) as process:
+        assert not recover(api_url=api, worker_lives=True, patience=0.0)
+        process.kill()
+    recovery = recover(api_url=api, worker_lives=True, patience=0.0)
+    assert (recovery.crashed, len(recovery.again)) == ((run.name,), 1)
+    assert slots(client, deployment_id) == 0
 
 
 def test_a_place_that_no_run_holds_is_given_back(api: str, retraining: tuple[Any, Any]) -> None:
