@@ -131,6 +131,7 @@ def commit_labels(intake: Intake, taken: Taken, store: Store) -> Counts:
 
 def commit_file(
     store: Store,
+    key: str,
     *,
     sha: str,
     name: str,
@@ -140,7 +141,12 @@ def commit_file(
     digest: str,
     now: datetime,
 ) -> None:
-    """The file's row in the table of files: accepted with its counts, or refused (`counts` is None)."""
+    """The file's row in the table of files: accepted with its counts, or refused (`counts` is None).
+
+    Parameters
+    ----------
+    key: the hash of an accepted file; of a refused one, what makes it the same refusal.
+    """
     accepted = counts is not None
     shown = counts or Counts(0, 0, 0, 0, 0, 0)
     row = {
@@ -158,8 +164,7 @@ def commit_file(
         "at": now,
     }
     table = pa.Table.from_pylist([row], schema=TABLES["files"])
-    # A refusal is remembered for this configuration; with another one the file is tried again.
-    store.append("files", table, key=sha if accepted else f"refused:{sha}:{digest}")
+    store.append("files", table, key=key)
 
 
 def _commit_quarantine(

@@ -158,12 +158,14 @@ def _check(content: bytes, name: str) -> None:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
-                    raise ImageProblem(f"{name!r} has {picture.width} x {picture.height} pixels, more than allowed")
+                    raise ImageProblem(f"{name!r} has more than the {MAX_PIXELS:,} pixels allowed")
                 picture.verify()
             with Image.open(io.BytesIO(content)) as picture:
                 picture.load()
     except ImageProblem:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageProblem(f"{name!r} has more than the {MAX_PIXELS:,} pixels allowed") from error
     except Exception as error:  # a decoder fed with broken bytes raises whatever it stumbles over
         raise ImageProblem(f"{name!r} is no image, or a broken one") from error
 

@@ -102,7 +102,7 @@ def ingest_inbox(settings: Settings, store: Store, workspace: Workspace, *, now:
     for path in _waiting(settings, workspace):
         kind: Kind = "labels" if path.parent.name == "labels" else "inspections"
         try:
-            if not store.has("files", f"refused:{file_sha(path)}:{digest}"):
+            if not store.has("files", refusal_key(path, file_sha(path), digest)):
                 reports.append(ingest_file(path, settings, store, workspace, now=now, from_inbox=True))
         except FileNotFoundError:
             continue  # another process took it in between
@@ -124,6 +124,11 @@ def intake_digest(settings: Settings) -> str:
         images = settings.beside_config(settings.data.images)
         parts.append(str(images.stat().st_mtime_ns) if images.exists() else "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def refusal_key(path: Path, sha: str, digest: str) -> str:
+    """Under which a refusal is remembered: these bytes, under this name, with this configuration."""
+    return f"refused:{sha}:{digest}:{path.parent.name == 'labels'}:{path.name}"
 
 
 def _ingest(
@@ -156,11 +161,14 @@ def _ingest(
             message = " ".join(sentences)
             digest = intake_digest(settings)
             commit_file(
-                store, sha=sha, name=path.name, kind=kind, counts=counts, message=message, digest=digest, now=now
+                store, sha, sha=sha, name=path.name, kind=kind, counts=counts, message=message, digest=digest, now=now
             )
     except BadInput as error:
-        message, digest = str(error), intake_digest(settings)
-        commit_file(store, sha=sha, name=path.name, kind=kind, counts=None, message=message, digest=digest, now=now)
+        digest = intake_digest(settings)
+        key = refusal_key(path, sha, digest)
+        commit_file(
+            store, key, sha=sha, name=path.name, kind=kind, counts=None, message=str(error), digest=digest, now=now
+        )
         raise
     return IngestReport(
         sha,

@@ -108,7 +108,7 @@ def survey(path: Path, expected: Collection[str] = ()) -> FileFormat:
     if not head.strip():
         raise BadInput(f"{path.name} is empty: it holds blank lines only; export it again")
     separator, header = _separator(head, expected)
-    columns = _checked_names(path, header)
+    columns = _checked_names(path, header, expected)
     return FileFormat("csv", sha, size, columns, encoding, separator, compressed)
 
 
@@ -194,12 +194,17 @@ def _separator(head: str, expected: Collection[str]) -> tuple[str, list[str]]:
     return best[1], best[2]
 
 
-def _checked_names(path: Path, header: list[str]) -> tuple[str, ...]:
+def _checked_names(path: Path, header: list[str], expected: Collection[str]) -> tuple[str, ...]:
     names = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         key = name.lower()
         if key in seen:
+            if expected and not set(expected) & set(names):
+                raise BadInput(
+                    f"{path.name}, row 1 (header): none of the columns that the config names is there, it reads "
+                    f"{_shortened(names)}; add a first row with the names of the columns"
+                )
             other = names[seen[key] - 1]
             alike = (
                 f"two columns are called {name!r}" if other == name else f"{other!r} and {name!r} differ by case only"
@@ -323,7 +328,7 @@ def _survey_parquet(path: Path, size: int) -> FileFormat:
             names = list(file.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{path.name} is a Parquet file that is cut off or damaged; copy it again") from error
-    return FileFormat("parquet", sha, size, _checked_names(path, names))
+    return FileFormat("parquet", sha, size, _checked_names(path, names, ()))
 
 
 def _parquet_chunks(path: Path, form: FileFormat, chunk_rows: int) -> Iterator[RawChunk]:
