@@ -53,7 +53,16 @@ def open_context(config: Path | None, workspace: Path) -> Context:
                 f"{config}: there is no config yet; write one with `softad init DATA`, or name one with --config FILE"
             )
     settings = load_settings(config)
-    return Context(settings, Workspace.open(workspace, settings=settings))
+    place = Workspace.open(workspace, settings=settings)
+    # Opening the registry takes a second: a process that runs many cycles keeps it, unless the config was changed.
+    key = (place.root, settings.source, settings.digest())
+    if key not in _OPEN:
+        _OPEN.clear()
+        _OPEN[key] = Context(settings, place)
+    return _OPEN[key]
+
+
+_OPEN: dict[tuple[Path, Path | None, str], Context] = {}
 
 
 def utc_now() -> datetime:

@@ -48,8 +48,9 @@ def render(
     ValueError: the event or the language is unknown.
 
     >>> from datetime import UTC
-    >>> one = Incident("a-2026-W14", "a", datetime(2026, 4, 6, tzinfo=UTC), "2026-W14", datetime(2026, 3, 30, tzinfo=UTC),
-    ...     "inspect", "machine", "M07", share=0.72, low=0.6, high=0.8, row_share=0.08)
+    >>> monday = datetime(2026, 3, 30, tzinfo=UTC)
+    >>> one = Incident("a-2026-W14", "a", datetime(2026, 4, 6, tzinfo=UTC), "2026-W14", monday, "inspect",
+    ...     "machine", "M07", share=0.72, low=0.6, high=0.8, row_share=0.08)
     >>> message = render(one, "opened", "en")
     >>> message.subject
     'a: check M07 - it carries 72 % of the hard cases'
@@ -133,7 +134,8 @@ def render_refused_file(
     >>> render_refused_file(model="a", file="x.csv", reason="It is empty.", language="en", key="a:1").subject
     'a: the file x.csv was held back'
     """
-    return _plain("file", language, {"model": model, "file": file, "reason": reason}, key, "failure", page_url)
+    return _plain("file", language, {"model": model, "file": file, "reason": reason}, key=key, severity="failure",
+                  page_url=page_url)  # fmt: skip
 
 
 def render_test(*, model: str, language: str, key: str, page_url: str | None = None) -> Message:
@@ -142,11 +144,11 @@ def render_test(*, model: str, language: str, key: str, page_url: str | None = N
     >>> render_test(model="a", language="ja", key="t").subject
     'a: テスト送信'
     """
-    return _plain("test", language, {"model": model}, key, "info", page_url)
+    return _plain("test", language, {"model": model}, key=key, severity="info", page_url=page_url)
 
 
 def _plain(
-    kind: str, language: str, values: Mapping[str, str], key: str, severity: str, page_url: str | None
+    kind: str, language: str, values: Mapping[str, str], *, key: str, severity: str, page_url: str | None
 ) -> Message:
     text = words("alerts", language)
     body = [text[f"what.{kind}"].format_map(values), text[f"do.{kind}"].format_map(values)]

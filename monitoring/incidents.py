@@ -40,7 +40,8 @@ class Incident:
     requested, requested_at: the retraining that was asked for last, where another process does it.
 
     >>> from datetime import UTC
-    >>> one = Incident("a-2026-W14", "a", datetime(2026, 4, 6, tzinfo=UTC), "2026-W14", None, "inspect", "machine", "M07")
+    >>> at = datetime(2026, 4, 6, tzinfo=UTC)
+    >>> one = Incident("a-2026-W14", "a", at, "2026-W14", None, "inspect", "machine", "M07")
     >>> one.answered("repaired", actor="shift", at=one.opened_at).state
     'acknowledged'
     >>> Incident.from_dict(one.to_dict()) == one
