@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from monitoring.life import Counts, Life
 from monitoring.lives import History, TwinLives, components, harm
 from monitoring.ranks import RankBins, bin_ends, scores_of
 
@@ -145,6 +146,16 @@ def test_replay_ends_where_the_first_life_was() -> None:
     second.replay(looks)
     assert second.alarmed == first.alarmed
     assert second.threshold(77, 0.3) == first.threshold(77, 0.3)
+
+
+def test_views_of_the_same_units_share_the_budget() -> None:
+    spacings = np.diff(bin_ends(100), prepend=0, append=101)
+    bins = RankBins(spacings, np.arange(spacings.size - 1.0), np.zeros(spacings.size - 1))
+    one, two = (Life(views=(bins,) * views, lives=2000, seed=0, horizon=10) for views in (1, 2))
+    threshold = two.threshold(10, 0.1)
+    assert threshold == one.threshold(10, 0.05)
+    two.look(Counts(np.bincount([0] * 10, minlength=spacings.size)[None, :].repeat(2, axis=0)), threshold)
+    assert two.spent == pytest.approx(0.1, abs=0.01)
 
 
 def test_hidden_skewness_does_not_set_the_threshold() -> None:

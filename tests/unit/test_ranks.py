@@ -78,6 +78,15 @@ def test_jitter_is_uniform_and_of_the_row_alone() -> None:
         assert abs(np.corrcoef(drawn, other)[0, 1]) < 0.03
 
 
+def test_the_same_ids_have_other_jitters_in_every_place_and_life() -> None:
+    ids = [str(number) for number in range(500)]
+    places = [(0, "reference"), (0, "window W1"), (0, "window W2"), (1, "window W1")]
+    drawn = [take(np.zeros(500), where=where, seed=seed, ids=ids).jitters for seed, where in places]
+    correlation = np.corrcoef(drawn) - np.eye(len(places))
+    assert np.abs(correlation).max() < 0.2
+    np.testing.assert_array_equal(take(np.zeros(500), where="window W1", seed=0, ids=ids).jitters, drawn[1])
+
+
 @pytest.mark.parametrize(
     ("losses", "sentence"),
     [
