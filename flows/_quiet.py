@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 _OFF = {
@@ -32,3 +33,5 @@ def silence_telemetry() -> None:
     os.environ.update(_OFF)
     for name, value in _CALM.items():
         os.environ.setdefault(name, value)
+    # It tells of every temporary folder that it makes and removes.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)

@@ -214,6 +214,7 @@ def up(
 @command
 def deploy(
     config: Annotated[list[Path] | None, typer.Option("--config", help="Config of a model; may be repeated.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take over deployments of another workspace.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -221,7 +222,7 @@ def deploy(
     """Put the deployments and triggers on a Prefect server that runs already (PREFECT_API_URL)."""
     from flows.commands import deploy_to_server
 
-    return deploy_to_server(config or [], workspace)
+    return deploy_to_server(config or [], workspace, replace=replace)
 
 
 def main() -> None:

@@ -126,9 +126,7 @@ def roll_back(config: Path | None, workspace: Path, *, reason: str) -> Reply:
         ensure_life(context, now=now, actor=actor())
     return Reply(
         {"champion": back.version, "was": back.replaced, "reason": reason},
-        [
-            f"version {back.version} is the champion again; version {back.replaced} was. It stands in the ledger: {reason}"
-        ],
+        [f"version {back.version} is the champion again; version {back.replaced} was. In the ledger: {reason}"],
     )
 
 
@@ -149,25 +147,25 @@ def bring_up(configs: list[Path], workspace: Path, *, as_json: bool, say: Callab
             for line in addresses.lines():
                 print(line, flush=True)
 
-    status = run_up(paths, workspace, ready=ready)
+    status = run_up(paths, workspace, ready=ready, say=say)
     if status:
         raise Refused("a service did not come up; its log is in the workspace's logs folder")
     return None
 
 
-def deploy_to_server(configs: list[Path], workspace: Path) -> Reply:
+def deploy_to_server(configs: list[Path], workspace: Path, *, replace: bool = False) -> Reply:
     """`softad deploy`: needs a Prefect server's address in PREFECT_API_URL."""
     from flows.settings import load_settings
 
     if not os.environ.get("PREFECT_API_URL"):
         raise BadConfig(
-            "no Prefect server is named: set PREFECT_API_URL to its address (http://HOST:PORT/api), or use `softad up`, "
-            "which starts one"
+            "no Prefect server is named: set PREFECT_API_URL to its address (http://HOST:PORT/api), or use "
+            "`softad up`, which starts one"
         )
     paths = _configs(configs, workspace, lambda _: None)
     from flows.deployments import deploy
 
-    names = deploy([load_settings(path) for path in paths], workspace)
+    names = deploy([load_settings(path) for path in paths], workspace, replace=replace)
     return Reply({"deployments": names}, [f"deployed {name}" for name in names])
 
 

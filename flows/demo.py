@@ -110,7 +110,7 @@ def run_demo(
         "tracking_uri": context.tracker.uri,
         "seconds": round(time.perf_counter() - begun, 1),
     }
-    return Reply(document, story_lines(document, answer))
+    return Reply(document, story_lines(document))
 
 
 def _week_by_week(
@@ -231,7 +231,7 @@ def _incidents(context: Context) -> list[dict[str, Any]]:
     return [incident.to_dict() for incident in all_incidents(context.store)]
 
 
-def story_lines(document: dict[str, Any], answer: str) -> list[Any]:
+def story_lines(document: dict[str, Any]) -> list[Any]:
     """The story for people: a table of weeks, what was decided, and where the page is."""
     from rich.table import Table
 

@@ -84,10 +84,7 @@ def begin_life(
     """
     frame = store.read("lives")
     known = frame[frame["cause"] == cause]
-    if not known.empty:
-        name = str(known["life"].iloc[0])
-    else:
-        name = f"life-{frame['life'].nunique() + 1:04d}"
+    name = f"life-{frame['life'].nunique() + 1:04d}" if known.empty else str(known["life"].iloc[0])
     store.append("references", reference.assign(life=name)[["life", "_id", "loss", "window"]], key=f"reference:{name}")
     scan = None
     if len(reference) >= min_reference_rows:

@@ -201,7 +201,7 @@ def _look(
         findings = []
     _prune_reports(context, keep=watch.html_reports)
     outcome = WindowOutcome(
-        **base, state=result.state, alarm=report.alarm, statistic=report.statistic, threshold=report.threshold,
+        **base, state=result.state, alarm=report.alarm, statistic=result.statistic, threshold=report.threshold,
         budget_spent=result.budget_spent, verdict=verdict.kind, figures=figures, findings=findings,
         details={
             "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,

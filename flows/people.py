@@ -201,7 +201,7 @@ def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None
     changed = settings.model_copy(update={"task": task})
     write_atomically(path, dump_settings(changed))
     now, who = utc_now(), by or current_actor()
-    released = release_waiting(name, changed, context.store, now=now)
+    released = release_waiting(name, changed, context.store)
     ledger.enter(
         context.store, key=f"class:{name}", actor=who, action="config.class-added", subject=name,
         details={"config": str(path), "released": released}, at=now,

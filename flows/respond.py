@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -30,9 +30,6 @@ from monitoring.incidents import Incident
 
 SYSTEM = "softad"
 """The actor in the ledger where no person acted."""
-
-ASK_AGAIN = timedelta(minutes=30)
-"""A retraining that was asked for by an event and did not come is asked for again after so long."""
 
 TRIES = 4
 """How often an incident's challenger is tried at the gates, each time with another window's rows."""
@@ -124,7 +121,9 @@ def answer_incidents(context: Context, *, now: datetime, trigger: str) -> tuple[
         if wanted is None:
             continue
         if trigger == "event":
-            if request(context, incident, wanted, now=now):
+            from flows.events import request_retraining
+
+            if request_retraining(context, incident, wanted, now=now):
                 actions.append(Action("requested", incident.key, None, None))
             continue
         with context.workspace.lock("retrain"):
@@ -134,26 +133,6 @@ def answer_incidents(context: Context, *, now: datetime, trigger: str) -> tuple[
         if note:
             notes.append(note)
     return actions, notes
-
-
-def request(context: Context, incident: Incident, wanted: str, *, now: datetime) -> bool:
-    """Ask for a retraining by an event, once; again only where nothing came of it for a long time."""
-    from flows.events import Shift, emit_shift
-
-    window = newest_window(context) or incident.window
-    what = f"{wanted}:{window}"
-    if incident.requested is not None and incident.requested.split("#")[0] == what:
-        if incident.requested_at is not None and now - incident.requested_at < ASK_AGAIN:
-            return False
-        what = f"{what}#{now:%Y%m%d%H%M}"
-    shift = Shift(
-        model=incident.model, incident=incident.key, window=window, verdict=incident.verdict, column=incident.column,
-        value=incident.value, share=incident.share, config=str(context.settings.source),
-        workspace=str(context.workspace.root), reason=what,
-    )  # fmt: skip
-    emit_shift(shift, occurred=now)
-    save_incident(context, incident.asked(what, at=now), event="requested", now=now)
-    return True
 
 
 def pending(context: Context, incident: Incident) -> str | None:
@@ -324,7 +303,7 @@ def ensure_life(context: Context, *, now: datetime, actor: str, since: datetime 
 def resume_life(
     context: Context, *, cause: str, reason: str, actor: str, now: datetime, since: datetime | None = None
 ) -> None:
-    """Begin a new life with the same champion and the same reference, from rows that come in later (or since a time)."""
+    """Begin a new life with the same champion and reference, from rows that come in later (or since a time)."""
     life = current_life(context.store)
     if life is None:
         return

@@ -106,8 +106,8 @@ def status_lines(document: dict[str, Any]) -> list[Any]:
     files = document["files"]
     lines: list[Any] = [
         f"model {document['model']} in {document['workspace']}",
-        f"{document['rows']} rows, {document['labels']} labels; {files['read']} rows read = {files['accepted']} accepted "
-        f"+ {files['quarantined']} quarantined + {files['duplicates']} skipped as known",
+        f"{document['rows']} rows, {document['labels']} labels; {files['read']} rows read = "
+        f"{files['accepted']} accepted + {files['quarantined']} quarantined + {files['duplicates']} skipped as known",
         f"champion: version {document['champion']}" if document["champion"] else "no champion yet",
     ]
     if files["refused"]:

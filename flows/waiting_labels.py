@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 
 import pandas as pd
 
@@ -11,10 +10,10 @@ from flows.settings import Settings
 from flows.store import Store, current_labels
 
 
-def release_waiting(name: str, settings: Settings, store: Store, *, now: datetime) -> int:
+def release_waiting(name: str, settings: Settings, store: Store) -> int:
     """Take in the quarantined labels that read `name`, where no newer label came meanwhile; returns how many.
 
-    The quarantine keeps its rows as the history of what was delivered; a row whose class is known now counts as released.
+    The quarantine keeps its rows as the history of what was delivered.
     Doing it again adds nothing.
     """
     held = store.read("quarantine", where="kind = 'labels' AND state = 'held'", order='"at", _file, _row')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 640, 200
+HEIGHT = 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 14, 26
 
 
@@ -25,6 +25,7 @@ def line_chart(
     alarms: Sequence[bool] = (),
     promotions: Sequence[bool] = (),
     labelled_by: str = "",
+    width: int = 1000,
 ) -> str:
     """An SVG of one or more lines over the windows, with marks for alarms (triangle) and promotions (diamond).
 
@@ -34,6 +35,7 @@ def line_chart(
     series: each with (n,) values.
     alarms, promotions: (n,) where marks stand.
     labelled_by: id of the element that names the picture for a screen reader.
+    width: of the drawing, to a height of 200; text keeps its size where the picture is shown about so wide.
 
     >>> line_chart(["1", "2"], [Series("a", [1.0, 2.0])]).startswith("<svg")
     True
@@ -43,18 +45,18 @@ def line_chart(
     low = min(0.0, *values) if values else 0.0
 
     def x(place: int) -> float:
-        return _LEFT + (WIDTH - _LEFT - _RIGHT) * (place / max(len(labels) - 1, 1) if len(labels) > 1 else 0.5)
+        return _LEFT + (width - _LEFT - _RIGHT) * (place / max(len(labels) - 1, 1) if len(labels) > 1 else 0.5)
 
     def y(value: float) -> float:
         return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (value - low) / (top - low)
 
     name = f' aria-labelledby="{escape(labelled_by)}"' if labelled_by else ' aria-hidden="true"'
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"{name} preserveAspectRatio="none">']
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {HEIGHT}" role="img"{name}>']
     for share in (0.0, 0.5, 1.0):
         height, value = y(low + (top - low) * share), low + (top - low) * share
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 5}" y="{height + 4:.1f}" text-anchor="end">{value:.2g}</text>')
-    step = max(len(labels) // 8, 1)
+    step = max(round(len(labels) * 60 / width), 1)
     for place in range(0, len(labels), step):
         parts.append(
             f'<text class="tick" x="{x(place):.1f}" y="{HEIGHT - 8}" text-anchor="middle">'
@@ -65,10 +67,15 @@ def line_chart(
         if sum(value is not None for value in line.values) == 1:
             place, value = next((place, value) for place, value in enumerate(line.values) if value is not None)
             parts.append(f'<circle class="dot {escape(line.style)}" cx="{x(place):.1f}" cy="{y(value):.1f}" r="3"/>')
-    for flags, style, shape in ((alarms, "alarm", "M0,-11 L6,0 L-6,0 Z"), (promotions, "promotion", "M0,-12 L5,-6 L0,0 L-5,-6 Z")):
+    for flags, style, shape in (
+        (alarms, "alarm", "M0,-11 L6,0 L-6,0 Z"),
+        (promotions, "promotion", "M0,-12 L5,-6 L0,0 L-5,-6 Z"),
+    ):
         for place, flag in enumerate(flags):
             if flag:
-                parts.append(f'<path class="{style}" transform="translate({x(place):.1f},{HEIGHT - _BOTTOM})" d="{shape}"/>')
+                parts.append(
+                    f'<path class="{style}" transform="translate({x(place):.1f},{HEIGHT - _BOTTOM})" d="{shape}"/>'
+                )
     return "".join([*parts, "</svg>"])
 
 

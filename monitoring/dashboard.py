@@ -105,7 +105,7 @@ def _card(name: str, points: list[WindowPoint]) -> dict[str, Any]:
     chart = line_chart(
         [point.window for point in points], [Series("erm", erm), Series("champion", values)],
         alarms=[point.alarm for point in points], promotions=[point.promoted for point in points],
-        labelled_by=f"card-{name}",
+        labelled_by=f"card-{name}", width=340,
     )  # fmt: skip
     trend = None
     if len(known) > 1:
@@ -164,9 +164,7 @@ def _moment(at: datetime) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("monitoring"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    return Environment(loader=PackageLoader("monitoring"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def _bundle(folder: Path) -> None:
