@@ -7,6 +7,7 @@ that were taken in to the archive; a file that is refused stays where it was put
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -224,13 +225,20 @@ def _checker(path: Path, form: FileFormat, settings: Settings) -> Checker:
     if settings.ingest.expectations is None:
         return Checker([])
     source = settings.beside_config(settings.ingest.expectations)
-    zones = {} if settings.data.time is None else {settings.data.time: settings.data.time_zone}
-    checker = Checker(load_suite(source), source=str(source), time_columns=zones)
+    load_suite(source)  # says what is wrong with the file, or that it is missing
+    zone = None if settings.data.time is None else (settings.data.time, settings.data.time_zone)
+    checker = _built_checker(source, source.stat().st_mtime_ns, zone)
     header = {name for rule in checker.of("columns") for name in rule.columns}
     labels = {settings.data.label, *settings.data.label_columns}
     needed = [name for name in checker.columns if name not in header | labels]
     missing_columns(path, form, needed, f"the expectations in {source.name} check")
     return checker
+
+
+@functools.lru_cache(maxsize=4)
+def _built_checker(source: Path, changed: int, zone: tuple[str, str] | None) -> Checker:  # noqa: ARG001 (a key)
+    """Building the rules takes longer than checking a small file: many files in a row share them."""
+    return Checker(load_suite(source), source=str(source), time_columns=dict([zone] if zone else []))
 
 
 def _new_columns(form: FileFormat, settings: Settings, store: Store) -> list[str]:
