@@ -29,7 +29,8 @@ def line_settings(name: str = "line-a", **sections: Any) -> Settings:
         "slices": list(SLICES),
     }  # fmt: skip
     task = {"classes": list(CLASSES), "normal": CLASSES[0]}
-    document = {"name": name, "data": data | sections.pop("data", {}), "task": task, "training": SMALL}
+    training = SMALL | sections.pop("training", {})
+    document = {"name": name, "data": data | sections.pop("data", {}), "task": task, "training": training}
     return Settings.model_validate(document | sections)
 
 
@@ -100,6 +101,12 @@ class Plant:
               "number": number}]
         )  # fmt: skip
         self.store.append("incidents", frame, key=f"{record['key']}:{number}")
+
+
+@pytest.fixture(scope="session")
+def line_config() -> Callable[..., Settings]:
+    """`line_settings`, for tests: this file cannot be imported by its name."""
+    return line_settings
 
 
 @pytest.fixture(scope="session")
