@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.lives import SCALES, History, TwinLives, components
+from monitoring.lives import SCALES, TIE, History, TwinLives, components
 from monitoring.ranks import Integers, RankBins, scores_of
 
 
@@ -94,8 +94,8 @@ class Life:
         self.recent = [counts, *self.recent[: SCALES[-1] - 1]]
         self.total = self.total + counts.values
 
-    def components(self) -> list[Reading]:
-        """Every component of the statistic at the newest window, of every view."""
+    def components(self, tie: float) -> list[Reading]:
+        """Every component of the statistic at the newest window, of every view; `tie` in (0, 1) parts equal lives."""
         found = []
         for view in range(len(self.views)):
             history = History(
@@ -112,7 +112,7 @@ class Life:
                         windows=part.windows,
                         baseline=part.baseline,
                         score=self._scores.names[int(values.argmax())],
-                        highest=float(values.max()),
+                        highest=float(values.max() + TIE * tie),
                         lowest=float(values.min()),
                     )
                 )

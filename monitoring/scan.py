@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from monitoring.effect import BinnedLosses, effect_of
 from monitoring.life import Counts, Life
 from monitoring.lives import SCALES
+from monitoring.ranks import jitter
 from monitoring.sample import Ids, take
 from monitoring.scan_reference import Reference, level_of_windows, rank_counts
 from monitoring.scan_result import ScanResult, State
@@ -276,7 +277,8 @@ class ConcentrationScan:
 
     def _judge(self, reference: Reference, life: Life, result: ScanResult) -> ScanResult:
         """Statistic and effect of the newest window; the alarm, where there is a threshold."""
-        parts = sorted(life.components(), key=lambda part: -part.highest)
+        tie = float(jitter([result.window], self.seed, "statistic")[0])
+        parts = sorted(life.components(tie), key=lambda part: -part.highest)
         statistic, threshold = parts[0].highest, result.threshold
         # The effect is sought in the windows that alarm; where none do, in those that come nearest.
         alarming = [part for part in parts if threshold is not None and part.highest > threshold] or parts[:1]

@@ -47,9 +47,7 @@ def test_the_life_ends_after_its_windows() -> None:
 def test_budget_is_spent_along_the_calendar_and_never_more() -> None:
     scan = _scan(relevant_effect=None)
     spent = [scan.update(_draw(week, 60 + 13 * week % 200)).budget_spent for week in range(10, 25)]
-    for position, each in enumerate(spent, start=1):
-        # Ties at a threshold may take a few twins more; the next looks have as many fewer.
-        assert 0.7 * 0.1 * position / 20 <= each <= 0.1 * position / 20 + 0.003
+    assert spent == [int(2000 * 0.1 * position / 20) / 2000 for position in range(1, 16)]
 
 
 def test_a_window_with_few_labels_waits_and_spends_nothing() -> None:
