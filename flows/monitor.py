@@ -33,7 +33,8 @@ class WindowOutcome:
     verdict: healthy | inspect | retrain | too_few_labels.
     figures: mean, tail and stability of the champion (value, low, high), the same of the ERM reference where there is
         one, concentration, and the recall of defects.
-    findings: where the excess sits, the first is named; empty without an alarm or an open incident.
+    findings: the slice that is named, then others beyond chance; empty where nobody is named.
+    details: what else was found; `places` has all slices with their shares, named or not.
     """
 
     life: str
@@ -196,16 +197,18 @@ def _look(
     if (report.alarm or open_incident) and settings.data.slices:
         attribution = attribute(judged, reference, slices=settings.data.slices, seed=watch.seed)
     verdict = decide(result, attribution, inspect_share=watch.inspect_share)
-    findings = [asdict(finding) for finding in attribution.findings[:10]] if attribution is not None else []
-    if not report.alarm and not open_incident:
-        findings = []
+    places = [asdict(finding) for finding in attribution.findings[:10]] if attribution is not None else []
+    # Where the excess is spread out nobody is named; the places are still shown, as a picture.
+    named = [found for found in places if (found["column"], found["value"]) == (verdict.column, verdict.value)]
+    findings = named + [found for found in places if found["significant"] and found not in named] if named else []
     _prune_reports(context, keep=watch.html_reports)
     outcome = WindowOutcome(
         **base, state=result.state, alarm=report.alarm, statistic=result.statistic, threshold=report.threshold,
         budget_spent=result.budget_spent, verdict=verdict.kind, figures=figures, findings=findings,
         details={
             "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,
-            "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
+            "places": places,
+            "places": places, "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
             "improvement": result.improvement, "drift_share": report.drift_share, "drifted": report.drifted,
         },
         report=report.json.name,

@@ -119,7 +119,7 @@ def _named(looks: list[WindowOutcome]) -> list[Named]:
         return []
     return [
         Named(found["column"], str(found["value"]), found["share"], found["low"], found["high"], found["row_share"])
-        for found in looks[-1].findings[:8]
+        for found in looks[-1].details.get("places", [])[:8]
         if found["share"] > 0
     ]
 
