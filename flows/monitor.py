@@ -207,7 +207,6 @@ def _look(
         budget_spent=result.budget_spent, verdict=verdict.kind, figures=figures, findings=findings,
         details={
             "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,
-            "places": places,
             "places": places, "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
             "improvement": result.improvement, "drift_share": report.drift_share, "drifted": report.drifted,
         },
