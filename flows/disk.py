@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.errors import Unavailable
+from flows.errors import PipelineError, Unavailable
 
 
 @contextmanager
@@ -20,6 +20,8 @@ def translated(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except PipelineError:
+        raise  # has its sentence already
     except Exception as error:
         if is_disk_full(error):
             raise Unavailable(

@@ -27,7 +27,7 @@ from flows.prepare import Preparation
 from flows.readers import FileFormat, missing_columns, survey
 from flows.roles import inspection_roles, label_roles
 from flows.settings import Settings
-from flows.staging import staging
+from flows.staging import clear_staging, staging
 from flows.store import Store
 from flows.validate import Checker, load_suite
 from flows.workspace import Workspace
@@ -85,6 +85,7 @@ def ingest_file(
     """
     path = Path(path)
     with workspace.lock("ingest"):
+        clear_staging(workspace)
         report = _ingest(path, settings, store, workspace, now=now, from_inbox=from_inbox)
         if from_inbox:
             _archive(path, report.sha, settings, workspace)
@@ -100,18 +101,20 @@ def ingest_inbox(settings: Settings, store: Store, workspace: Workspace, *, now:
     """
     reports: list[IngestReport] = []
     digest = intake_digest(settings)
+    with workspace.lock("ingest"):
+        clear_staging(workspace)
     for path in _waiting(settings, workspace):
         kind: Kind = "labels" if path.parent.name == "labels" else "inspections"
         try:
             if not store.has("files", refusal_key(path, file_sha(path), digest)):
                 reports.append(ingest_file(path, settings, store, workspace, now=now, from_inbox=True))
         except FileNotFoundError:
-            continue  # another process took it in between
+            continue  # another process took it meanwhile
         except StillWritten as error:
             reports.append(IngestReport("", path.name, kind, "waiting", sentences=[str(error)]))
         except BadInput as error:
-            sha = file_sha(path) if path.exists() else ""
-            reports.append(IngestReport(sha, path.name, kind, "refused", sentences=[str(error)]))
+            if path.exists():
+                reports.append(IngestReport(file_sha(path), path.name, kind, "refused", sentences=[str(error)]))
     return reports
 
 

@@ -208,8 +208,8 @@ class Intake:
         raise BadInput(
             f"{self.path.name}: {taken.bad} of {taken.read} rows are bad ({taken.bad / taken.read:.0%}, allowed is "
             f"{allowed:.0%}), so the whole file is held back and nothing of it was taken in; most often {where}rule "
-            f"{rule!r} ({rows} {'row' if rows == 1 else 'rows'}); first {describe(taken.held.first)}; mend the export, or raise "
-            f"ingest.max_bad_share"
+            f"{rule!r} ({rows} {'row' if rows == 1 else 'rows'}); first {describe(taken.held.first)}; mend the export, "
+            f"or raise ingest.max_bad_share"
         )
 
 

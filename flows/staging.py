@@ -126,17 +126,23 @@ def _built(table: pa.Table | None) -> pa.Table:
 
 @contextmanager
 def staging(workspace: Workspace) -> Iterator[Staging]:
-    """A place for one file's rows; gone at the end, and what a killed process left is gone at the start.
-
-    The caller holds the workspace's ingest lock, so nobody else's rows can be there.
+    """A place for one file's rows; gone at the end. The caller holds the workspace's ingest lock.
 
     Raises
     ------
     Unavailable: the disk is full.
     """
-    root = workspace.runtime / "staging" / workspace.model
-    shutil.rmtree(root, ignore_errors=True)
+    root = _root(workspace)
     with translated("staging"):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix="file-") as folder:
             yield Staging(Path(folder))
+
+
+def clear_staging(workspace: Workspace) -> None:
+    """Remove what a killed process left. The caller holds the ingest lock, so nobody's rows can be there."""
+    shutil.rmtree(_root(workspace), ignore_errors=True)
+
+
+def _root(workspace: Workspace) -> Path:
+    return workspace.runtime / "staging" / workspace.model

@@ -8,6 +8,8 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -292,6 +294,28 @@ def test_files_wait_for_one_another(site: Any) -> None:
     assert not list((site.workspace.runtime / "staging").rglob("*.arrow"))
 
 
+def test_two_processes_on_one_inbox_take_each_file_once(site: Any) -> None:
+    for number in range(6):
+        site.drop(f"{number}.csv", HEADER + rows(number * 50, number * 50 + 70))
+    code = (
+        "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from flows.ingest import ingest_inbox; from flows.settings import load_settings\n"
+        "from flows.store import Store; from flows.workspace import Workspace\n"
+        "settings = load_settings(Path(sys.argv[1])); place = Workspace.open(Path(sys.argv[2]), settings=settings)\n"
+        "reports = ingest_inbox(settings, Store(place.tables), place, now=datetime(2026, 5, 1, tzinfo=UTC))\n"
+        "print(*(f'{report.name}:{report.status}' for report in reports))"
+    )
+    command = [sys.executable, "-c", code, str(site.folder / "config.yaml"), str(site.workspace.root)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted([*said[0], *said[1]]) == [f"{number}.csv:accepted" for number in range(6)]
+    assert site.lying() == {}
+    current = current_rows(site.store)
+    assert (len(current), current["_seq"].tolist()) == (321, list(range(321)))
+    assert site.store.count("inspections") == 321
+
+
 def test_nothing_of_a_killed_ingest_is_left_in_staging(site: Any) -> None:
     left = site.workspace.runtime / "staging" / site.workspace.model / "file-old"
     left.mkdir(parents=True)
@@ -474,3 +498,21 @@ def test_a_young_file_is_looked_at_twice(new_site: Callable[..., Any]) -> None:
     past = (datetime.now(UTC) - timedelta(hours=1)).timestamp()
     os.utime(old, (past, past))
     assert site.ingest(old).accepted == 3
+
+
+@pytest.mark.real_data
+def test_the_milling_machine_data_as_it_is(new_site: Callable[..., Any], real_data: Path) -> None:
+    data = {
+        "id": "UID", "time": None, "label": "Machine failure", "categorical": ["Type"], "slices": ["Type"],
+        "numeric": ["Air temperature [K]", "Process temperature [K]", "Rotational speed [rpm]", "Torque [Nm]", "Tool wear [min]"],
+        "window": {"rows": 500},
+    }  # fmt: skip
+    site = new_site(data=data)
+    path = real_data / "ai4i2020" / "ai4i2020.csv"
+    report = site.ingest(path)
+    assert (report.read, report.accepted, report.labels) == (10_000, 10_000, 10_000)
+    given, found = pd.read_csv(path, encoding="utf-8-sig"), current_rows(site.store)
+    assert found["_id"].tolist() == given["UID"].astype(str).tolist()
+    assert (found["Torque [Nm]"] == given["Torque [Nm]"]).all()
+    labels = current_labels(site.store).set_index("_id").loc[found["_id"], "label"]
+    assert (labels.astype(int).to_numpy() == given["Machine failure"].to_numpy()).all()
