@@ -117,7 +117,7 @@ def choose_training(size: Size, *, by_group: bool) -> dict[str, Any]:
         "split": {"by": "group" if by_group else "stratified"},
     }
     if size.images:
-        return {**setting, "model": "cnn", "epochs": 40, "patience": 8, "batch_size": 64 if rows < 5_000 else 128}
+        return {**setting, "model": "cnn", "epochs": 25, "patience": 5, "batch_size": 64 if rows < 5_000 else 128}
     if rows < 600:
         # Few rows: a small net that cannot learn them by heart, and many short epochs.
         return {**setting, "hidden": [16], "epochs": 100, "patience": 15, "batch_size": 32, "learning_rate": 5e-3}

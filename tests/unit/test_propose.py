@@ -300,6 +300,8 @@ def test_keeping_a_leak_and_the_line_that_does_it(tmp_path: Path, measured: pd.D
     assert "late flag" in kept.settings.data.numeric
     assert "late flag" not in kept.settings.data.left_out
     assert "kept, as you asked" in said(kept, "leak")
+    elsewhere = propose(path, label="defect", also=["--workspace", "plant 2"]).leaks[0].keep_hint
+    assert shlex.split(elsewhere)[-3:] == ["--workspace", "plant 2", "--force"]
     again = next(leak for leak in kept.leaks if leak.column == "code")
     assert shlex.split(again.keep_hint)[-5:] == ["--keep", "late flag", "--keep", "code", "--force"]
 
