@@ -132,24 +132,45 @@ def new_plant(tmp_path: Path, empty_mlflow: Path) -> Callable[..., Plant]:
     return make
 
 
-@pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Plant:
-    """Three weeks of 150 rows, and a first model trained on them; copy it, do not change it."""
+def _train_once(folder: Path, empty_mlflow: Path, settings: Settings, rows_per_week: int) -> Plant:
     from flows.retrain import retrain
 
-    settings = line_settings()
-    workspace = Workspace.open(tmp_path_factory.mktemp("trained") / "workspace", settings=settings)
+    workspace = Workspace.open(folder / "workspace", settings=settings)
     workspace.mlflow.mkdir(exist_ok=True)
     shutil.copy(empty_mlflow, workspace.mlflow / "mlflow.db")
-    plant = Plant(settings, workspace, InspectionLine(rows_per_week=150))
+    plant = Plant(settings, workspace, InspectionLine(rows_per_week=rows_per_week))
     plant.add(-2, -1, 0)
     retrain(**plant.parts(), now=plant.after(0), reason="first")
     return plant
 
 
+def _copied(plant: Plant, folder: Path) -> Plant:
+    """Artifacts of earlier runs stay where they were: MLflow knows them by absolute path."""
+    shutil.copytree(plant.workspace.root, folder / "workspace")
+    workspace = Workspace.open(folder / "workspace", settings=plant.settings)
+    return Plant(plant.settings, workspace, plant.line, plant.rows, list(plant.weeks))
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Plant:
+    """Three weeks of 150 rows, and a first model trained on them; copy it, do not change it."""
+    return _train_once(tmp_path_factory.mktemp("trained"), empty_mlflow, line_settings(), 150)
+
+
 @pytest.fixture
 def trained(trained_once: Plant, tmp_path: Path) -> Plant:
-    """A copy of `trained_once`. Artifacts of its runs stay where they were: MLflow knows them by absolute path."""
-    shutil.copytree(trained_once.workspace.root, tmp_path / "workspace")
-    workspace = Workspace.open(tmp_path / "workspace", settings=trained_once.settings)
-    return Plant(trained_once.settings, workspace, trained_once.line, trained_once.rows, list(trained_once.weeks))
+    """A copy of `trained_once`."""
+    return _copied(trained_once, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def capable_once(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Plant:
+    """Three weeks of 800 rows, and a model that learned enough from them to be a champion."""
+    settings = line_settings(training={"hidden": [32], "epochs": 30, "patience": 6})
+    return _train_once(tmp_path_factory.mktemp("capable"), empty_mlflow, settings, 800)
+
+
+@pytest.fixture
+def capable(capable_once: Plant, tmp_path: Path) -> Plant:
+    """A copy of `capable_once`."""
+    return _copied(capable_once, tmp_path)
