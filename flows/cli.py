@@ -81,6 +81,7 @@ def init(
     time: Annotated[str | None, typer.Option(help="Column with the time of inspection.")] = None,
     group: Annotated[str | None, typer.Option(help="Rows that share it never part at a split.")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Column to keep as a feature in spite of a finding.")] = None,
+    regression: Annotated[bool, typer.Option("--regression", help="The label is a number to be estimated.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     force: Annotated[bool, typer.Option(help="Replace a config that is there.")] = False,
     config: ConfigOption = None,
@@ -92,14 +93,16 @@ def init(
     from flows.propose import describe, propose, to_json, write
     from flows.workspace import Workspace
 
+    given = [*(["--config", str(config)] if config else []),
+             *(["--workspace", str(workspace)] if workspace != DEFAULT_WORKSPACE else [])]  # fmt: skip
     proposal = propose(
-        data, images=images, label=label, id=id, time=time, group=group, keep=tuple(keep or ()), name=name
-    )
+        data, images=images, label=label, id=id, time=time, group=group, keep=tuple(keep or ()),
+        regression=regression, name=name, also=tuple(given),
+    )  # fmt: skip
     target = config or workspace / "config.yaml"
     Workspace.open(workspace, settings=proposal.settings)
     written = write(proposal, target, force=force)
-    options = f" --config {config}" if config else ""
-    options += f" --workspace {workspace}" if workspace != DEFAULT_WORKSPACE else ""
+    options = "".join(f" {word}" for word in given)
     lines = [
         *describe(proposal),
         f"wrote {written}; look at it, then: softad ingest {data}{options} && softad run{options}",

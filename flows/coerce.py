@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _NUMBER_RE = re.compile(_NUMBER)
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d+,\d+$")
-_MISSING = {"", "nan", "+nan", "-nan"}
+_MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "?", "-"}
 _INFINITE = {"inf", "infinity", "∞"}
 
 _TIME = (

@@ -28,7 +28,9 @@ def list_incidents(config: Path | None, workspace: Path, *, everything: bool) ->
 
     context = open_context(config, workspace)
     found = all_incidents(context.store) if everything else open_incidents(context.store)
-    table = Table("key", "since", "verdict", "where", "share", "state", "answer")
+    from rich.table import Column
+
+    table = Table(Column("key", no_wrap=True), "since", "verdict", "where", "share", "state", "answer")
     for incident in found:
         where = f"{incident.column}: {incident.value}" if incident.value else "spread"
         share = f"{incident.share:.0%}" if incident.share is not None else ""
