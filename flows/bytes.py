@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -123,15 +124,30 @@ def file_sha(path: Path) -> str:
         return source.sha()
 
 
-def check_text(path: Path, *, compressed: bool) -> tuple[str, str]:
-    """Hash of a text file, and its encoding: "utf-8", or "cp932" where it is plausibly Japanese.
+@dataclass(frozen=True)
+class TextFacts:
+    """What one look through a text file tells.
+
+    Attributes
+    ----------
+    encoding: "utf-8", or "cp932" where the text is plausibly Japanese.
+    most_rows: it has no more data rows than this (line ends inside cells and blank lines count too).
+    """
+
+    sha: str
+    encoding: str
+    most_rows: int
+
+
+def check_text(path: Path, *, compressed: bool) -> TextFacts:
+    """Hash and encoding of a text file, and a bound on its rows.
 
     Raises
     ------
     BadInput: a truncated or damaged gzip, binary content, or bytes in neither encoding.
     """
     decoder: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
-    pending, offset = False, 0
+    pending, offset, line_ends, last = False, 0, 0, b""
     with open_hashing(path) as source:
         for block in _blocks(path, source, compressed=compressed):
             zero = block.find(b"\0")
@@ -148,12 +164,16 @@ def check_text(path: Path, *, compressed: bool) -> tuple[str, str]:
                 except UnicodeDecodeError:
                     decoder = None
             offset += len(block)
+            line_ends += block.count(b"\n") + block.count(b"\r")
+            last = block[-1:]
         source.finish()
         sha = source.sha()
+    # The header has a line end too; the last row may have none.
+    most_rows = line_ends - (last in {b"\n", b"\r"})
     if decoder is not None and not pending:
-        return sha, "utf-8"
+        return TextFacts(sha, "utf-8", most_rows)
     _check_cp932(path, compressed=compressed)
-    return sha, "cp932"
+    return TextFacts(sha, "cp932", most_rows)
 
 
 def decoded_head(path: Path, *, encoding: str, compressed: bool, size: int = 1 << 18) -> str:

@@ -143,13 +143,14 @@ class Intake:
                 deferred.extend(made.deferred)
                 checked.update(made.checked)
                 _count_warnings(taken, made.warned)
+                self._refuse_bad_share(taken, self.form.most_rows)
             staged.seal()
             if not taken.read:
                 raise BadInput(f"{self.path.name} has a header but no rows; export it again")
             conflicts = settle_repeats(staged, np.concatenate(broken_ids)) if self._has_ids else []
             late = self._late(taken, conflicts, deferred, dict(checked))
             self._hold_late(taken, late)
-        self._refuse_bad_share(taken)
+        self._refuse_bad_share(taken, taken.read)
         return taken
 
     @property
@@ -199,17 +200,23 @@ class Intake:
             held = [Held(row, ids[wanted[row]], late[wanted[row]], rec) for row, rec in zip(rows, records, strict=True)]
             taken.hold(held, sha=self.form.sha, now=self.now)
 
-    def _refuse_bad_share(self, taken: Taken) -> None:
+    def _refuse_bad_share(self, taken: Taken, rows: int) -> None:
+        """Refuse the file when too many of its rows are bad; `rows` are all of it, or the most that it can have.
+
+        Where those read so far are too many already, the rest need not be read.
+        """
         allowed = self.settings.ingest.max_bad_share
-        if taken.bad <= allowed * taken.read or taken.held.first is None:
+        if taken.bad <= allowed * rows or taken.held.first is None:
             return
-        (rule, column), rows = taken.reasons.most_common(1)[0]
+        (rule, column), count = taken.reasons.most_common(1)[0]
+        share = f"{taken.bad} of {taken.read} rows are bad ({taken.bad / taken.read:.0%}, allowed is {allowed:.0%})"
+        if rows != taken.read:
+            share = f"{taken.bad} of the first {taken.read} rows are bad (allowed is {allowed:.0%} of the whole file)"
         where = f"column {column!r}, " if column else ""
         raise BadInput(
-            f"{self.path.name}: {taken.bad} of {taken.read} rows are bad ({taken.bad / taken.read:.0%}, allowed is "
-            f"{allowed:.0%}), so the whole file is held back and nothing of it was taken in; most often {where}rule "
-            f"{rule!r} ({rows} {'row' if rows == 1 else 'rows'}); first {describe(taken.held.first)}; mend the export, "
-            f"or raise ingest.max_bad_share"
+            f"{self.path.name}: {share}, so the whole file is held back and nothing of it was taken in; most often "
+            f"{where}rule {rule!r} ({count} {'row' if count == 1 else 'rows'}); first "
+            f"{describe(taken.held.first)}; mend the export, or raise ingest.max_bad_share"
         )
 
 

@@ -33,12 +33,13 @@ class FileFormat:
     sha: SHA-256 of the file's bytes, in hex.
     encoding: "utf-8" or "cp932"; of a Parquet file, "utf-8".
     columns: names in the file's order, stripped; a nameless one is called "column N".
+    most_rows: the file has no more data rows than this.
     """
 
     kind: Literal["csv", "parquet"]
     sha: str
-    size: int
     columns: tuple[str, ...]
+    most_rows: int
     encoding: str = "utf-8"
     separator: str = ","
     compressed: bool = False
@@ -94,22 +95,21 @@ def survey(path: Path, expected: Collection[str] = ()) -> FileFormat:
     >>> found.columns, found.separator, found.encoding
     (('id', 'x'), ';', 'utf-8')
     """
-    size = path.stat().st_size
-    if size == 0:
+    if path.stat().st_size == 0:
         raise BadInput(f"{path.name} is empty: there is nothing to read; export it again")
     with path.open("rb") as handle:
         start = handle.read(8)
     _refuse_known_others(path, start)
     if start[:4] == b"PAR1":
-        return _survey_parquet(path, size)
+        return _survey_parquet(path)
     compressed = start[:2] == b"\x1f\x8b"
-    sha, encoding = check_text(path, compressed=compressed)
-    head = decoded_head(path, encoding=encoding, compressed=compressed)
+    facts = check_text(path, compressed=compressed)
+    head = decoded_head(path, encoding=facts.encoding, compressed=compressed)
     if not head.strip():
         raise BadInput(f"{path.name} is empty: it holds blank lines only; export it again")
     separator, header = _separator(head, expected)
     columns = _checked_names(path, header, expected)
-    return FileFormat("csv", sha, size, columns, encoding, separator, compressed)
+    return FileFormat("csv", facts.sha, columns, facts.most_rows, facts.encoding, separator, compressed)
 
 
 def read_chunks(path: Path, form: FileFormat, chunk_rows: int) -> Iterator[RawChunk]:
@@ -319,16 +319,16 @@ def _parse_sentence(path: Path, form: FileFormat, message: str) -> str:
     return f"{path.name}: the table cannot be read as CSV ({message}); export it again"
 
 
-def _survey_parquet(path: Path, size: int) -> FileFormat:
+def _survey_parquet(path: Path) -> FileFormat:
     import pyarrow.parquet as pq
 
     sha = file_sha(path)
     try:
         with pq.ParquetFile(path) as file:
-            names = list(file.schema_arrow.names)
+            names, rows = list(file.schema_arrow.names), file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{path.name} is a Parquet file that is cut off or damaged; copy it again") from error
-    return FileFormat("parquet", sha, size, _checked_names(path, names, ()))
+    return FileFormat("parquet", sha, _checked_names(path, names, ()), rows)
 
 
 def _parquet_chunks(path: Path, form: FileFormat, chunk_rows: int) -> Iterator[RawChunk]:

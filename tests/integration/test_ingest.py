@@ -345,6 +345,17 @@ def test_a_column_that_changes_its_role_is_refused_before_anything_is_written(ne
     assert site.content() == before
 
 
+def test_a_file_that_is_bad_from_its_start_is_not_read_to_its_end(site: Any) -> None:
+    text = HEADER + rows(1, 400).replace(",1.0,", ",one,") + rows(401, 700)
+    with pytest.raises(BadInput) as found:
+        site.ingest(site.file("a.csv", text))
+    sentence = str(found.value)
+    assert sentence.startswith(
+        "a.csv: 400 of the first 400 rows are bad (allowed is 50% of the whole file), so the whole"
+    )
+    assert site.sums()["inspections"] == 0
+
+
 RULES: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "x1", "min_value": 0, "max_value": 10}, "meta": {"rule": "x1 range"}},
     {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x2"}, "meta": {"rule": "x2 filled"}},
