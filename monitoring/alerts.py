@@ -29,6 +29,7 @@ class Message:
     state: str
 
 
+EVENTS = ("opened", "challenger", "acknowledged", "promoted", "refused", "escalated", "closed")
 _SEVERITY = {"opened": "failure", "escalated": "failure", "challenger": "warning", "refused": "warning"}
 
 
@@ -58,7 +59,7 @@ def render(
     True
     """
     text = words("alerts", language)
-    if f"subject.{event}" not in text and event != "opened":
+    if event not in EVENTS:
         raise ValueError(f"event is {event!r}; it is none that a message exists for")
     values = _values(incident, text, time_zone)
     kind = f"opened-{incident.verdict}" if event == "opened" else event
@@ -96,7 +97,7 @@ def _values(incident: Incident, text: Mapping[str, str], time_zone: str) -> dict
         return f"{moment.astimezone(zone):%Y-%m-%d}" if moment is not None else text["words.unknown-time"]
 
     def percent(share: float | None) -> str:
-        return f"{share * 100:.0f} %" if share is not None else "-"
+        return f"{min(max(share, 0.0), 1.0) * 100:.0f} %" if share is not None else "-"
 
     lives = max(round(1 / incident.alarm_budget), 1)
     column = incident.column or ""
@@ -105,7 +106,8 @@ def _values(incident: Incident, text: Mapping[str, str], time_zone: str) -> dict
         "model": incident.model,
         "key": incident.key,
         "column": text.get(f"words.columns.{column}", column),
-        "value": incident.value or text["words.everywhere"],
+        # A line break in a plant's name must not end a subject or start a line of its own.
+        "value": " ".join(incident.value.split()) if incident.value else text["words.everywhere"],
         "share": percent(incident.share),
         "low": percent(incident.low),
         "high": percent(incident.high),

@@ -7,11 +7,13 @@ and again only where the process died between the sending and the writing. Recei
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,9 @@ log = structlog.get_logger("softad.alerts")
 
 FILE, LOG = "file", "log"
 """The channels that are always there."""
+
+PATIENCE = 60.0
+"""Seconds that an attempt left behind may still wait for its answer."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,22 @@ class Outbox:
         channels: the present addresses; a message waits only for channels that are still configured.
         timeout: seconds that one channel may take; after that it counts as failed and is tried again next time.
         """
+        with self._alone() as alone:
+            # Another process is sending the same messages now; sending them here too would double them.
+            return self._deliver(channels, timeout) if alone else Delivery(0, self.waiting())
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".deliver.lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def _deliver(self, channels: Sequence[str], timeout: float) -> Delivery:
         addresses = dict(zip(names(channels), channels, strict=True))
         delivered = waiting = 0
         down: set[str] = set()
@@ -157,30 +178,53 @@ def _complete(document: dict[str, Any]) -> bool:
     return all(done is not None for done in document["channels"].values())
 
 
+@dataclass
+class _Attempt:
+    thread: threading.Thread
+    outcome: list[bool]
+
+
+_attempts: dict[tuple[str, str], _Attempt] = {}
+"""Attempts that outlived their time-out, by address and message: a slow receiver may have the message already."""
+
+
 def _notify(url: str, document: dict[str, Any], timeout: float) -> bool:
-    """Send through Apprise, in a thread of its own: a channel that hangs is left behind after the time-out."""
+    """Send through Apprise, in a thread of its own: a channel that hangs is left behind after the time-out.
+
+    An attempt left behind is not repeated while it lasts; the next round reads its outcome first.
+    """
     import apprise
 
-    outcome: list[bool] = []
+    known = (url, document["id"])
+    attempt = _attempts.pop(known, None)
+    if attempt is None:
+        outcome: list[bool] = []
 
-    def send() -> None:
-        target = apprise.Apprise()
-        if not target.add(url):
-            outcome.append(False)
-            return
-        kind = document["severity"] if document["severity"] in {"info", "warning", "failure"} else "info"
-        body = f"{document['body']}\n\n[{document['id']}]"
-        outcome.append(bool(target.notify(title=document["subject"], body=body, notify_type=kind)))
+        def send() -> None:
+            target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+            if target is None:
+                outcome.append(False)
+                return
+            # Apprise gives a receiver 4 s by itself; an answer that comes later would count as a failure, and double.
+            target.socket_read_timeout = max(timeout, PATIENCE)
+            kind = document["severity"] if document["severity"] in {"info", "warning", "failure"} else "info"
+            body = f"{document['body']}\n\n[{document['id']}]"
+            outcome.append(
+                bool(target.notify(title=document["subject"], body=body, notify_type=apprise.NotifyType(kind)))
+            )
 
-    thread = threading.Thread(target=send, daemon=True, name="softad-alert")
-    thread.start()
-    thread.join(timeout)
-    return bool(outcome and outcome[0])
+        attempt = _Attempt(threading.Thread(target=send, daemon=True, name="softad-alert"), outcome)
+        attempt.thread.start()
+    attempt.thread.join(timeout)
+    if attempt.thread.is_alive():
+        _attempts[known] = attempt
+        return False
+    return bool(attempt.outcome and attempt.outcome[0])
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     with part.open("w", encoding="utf-8") as handle:
         json.dump(document, handle, ensure_ascii=False, indent=1)
         handle.flush()

@@ -179,3 +179,23 @@ def test_the_local_system_reaches_nothing_but_this_machine(guard: Guard, tmp_pat
     for part in ("prefect server start", "mlflow server", "uvicorn", "page_server", "worker start", "prefect.engine"):
         assert guard.guarded(part), part
     assert guard.tried == []
+
+
+@pytest.mark.slow
+def test_a_whole_cycle_reaches_nothing_but_this_machine(guard: Guard, tmp_path: Path) -> None:
+    """From the inbox to the page, with the first model, a judged window and its Evidently report."""
+    workspace = tmp_path / "workspace"
+    environment = {name: value for name, value in guard.environment.items() if not name.startswith("PREFECT_HOME")}
+    # What the product itself switches off must be enough.
+    for name in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "PREFECT_SERVER_ANALYTICS_ENABLED"):
+        environment.pop(name, None)
+    command = ["demo", "--weeks", "1", "--rows", "500", "--change", "none", "--workspace", str(workspace), "--json"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *command], env=environment, cwd=tmp_path, capture_output=True, text=True,
+        timeout=280, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert (workspace / "page" / "demo" / "index.html").exists()
+    assert any((workspace / "reports" / "demo").glob("*.json"))
+    assert guard.guarded("demo")
+    assert guard.tried == []
