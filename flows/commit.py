@@ -192,7 +192,7 @@ def _first(taken: Taken, fresh: list[np.ndarray]) -> str:
     for table, mask in zip(taken.labels.tables(), fresh, strict=True):
         if mask.any():
             row = table.slice(int(mask.argmax()), 1).to_pylist()[0]
-            return describe(Held(row["_row"], None, json.loads(row["reasons"]), {}))
+            return describe(Held(row["_row"], None, json.loads(row["reasons"]), row["record"]))
     return ""
 
 

@@ -44,6 +44,9 @@ class CycleReport:
 PROGRESS: ContextVar[Callable[[str], None] | None] = ContextVar("progress", default=None)
 """Who is told what a cycle does, where a person waits for it."""
 
+MANY_FILES = 60
+"""A table of more files is joined into fewer; every cycle adds a few."""
+
 STEPS: tuple[tuple[str, str], ...] = (
     ("ingest", "taking in files"),
     ("train_first", "looking for a champion"),
@@ -52,6 +55,7 @@ STEPS: tuple[tuple[str, str], ...] = (
     ("respond", "answering incidents"),
     ("deliver", "delivering alerts"),
     ("page", "writing the page"),
+    ("compact", "joining small files"),
 )
 """The steps of a cycle in their order, each with the words that a person sees while it runs."""
 
@@ -117,6 +121,15 @@ def page(context: Context, report: CycleReport, now: datetime) -> None:
     report.page = str(refresh_page(context, now=now))
 
 
+def compact(context: Context) -> None:
+    """Step `compact`: small files are joined; a version that a model's lineage names stays readable."""
+    if context.store.fragments() < MANY_FILES:
+        return
+    from flows.retrain import kept_versions
+
+    context.store.compact(kept_versions(context.tracker))
+
+
 def run_steps(
     context: Context,
     *,
@@ -146,6 +159,7 @@ def run_steps(
         "respond": lambda: respond(context, report, now, trigger=trigger),
         "deliver": lambda: deliver(context, report),
         "page": lambda: page(context, report, now),
+        "compact": lambda: compact(context),
     }
     with context.workspace.lock("cycle", wait=False):
         for name, words in STEPS:

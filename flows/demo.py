@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flows.console import Reply
 from flows.context import Context, open_context
 from flows.errors import BadConfig
 from flows.workspace import write_atomically
+
+if TYPE_CHECKING:
+    from softad.simulation import Change
 
 HISTORY = 8
 """Weeks of labelled history before week 1."""
@@ -90,7 +93,7 @@ def run_demo(
     config = write_demo_config(workspace)
     context = open_context(config, workspace)
     line = InspectionLine(
-        seed=seed, rows_per_week=rows_per_week, change=change, change_week=None if change == "none" else change_week,
+        seed=seed, rows_per_week=rows_per_week, change=cast("Change", change), change_week=None if change == "none" else change_week,
         bad_share=BAD_SHARE,
     )  # fmt: skip
     story = Story()

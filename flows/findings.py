@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,13 +94,13 @@ class Held:
     Attributes
     ----------
     row: number of the data row in its file.
-    record: the whole row as it was delivered, column -> text.
+    record: the whole row as it was delivered, as JSON: column -> text.
     """
 
     row: int
     id: str | None
     reasons: list[dict[str, Any]]
-    record: Mapping[str, Any]
+    record: str
 
 
 def reason(rule: str, column: str, value: Any, message: str) -> dict[str, Any]:
@@ -128,8 +128,8 @@ def quarantine_table(held: Sequence[Held], *, sha: str, kind: str, at: Any) -> p
             "_row": pa.array([item.row for item in held], pa.int64()),
             "_id": pa.array([item.id for item in held], pa.string()),
             "kind": pa.array([kind] * count, pa.string()),
-            "reasons": pa.array([_json(item.reasons) for item in held], pa.string()),
-            "record": pa.array([_json(dict(item.record)) for item in held], pa.string()),
+            "reasons": pa.array([as_json(item.reasons) for item in held], pa.string()),
+            "record": pa.array([item.record for item in held], pa.string()),
             "state": pa.array(["held"] * count, pa.string()),
             "at": pa.array([at] * count, pa.timestamp("us", tz="UTC")),
         },
@@ -137,7 +137,12 @@ def quarantine_table(held: Sequence[Held], *, sha: str, kind: str, at: Any) -> p
     )
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """JSON text; what JSON does not know, such as a time, becomes text.
+
+    >>> as_json({"部品": None})
+    '{"部品": null}'
+    """
     return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
 
 

@@ -223,7 +223,7 @@ class Intake:
 def describe(item: Held) -> str:
     """Where and what the first reason of a held row is.
 
-    >>> describe(Held(7, "A1", [reason("number", "x", "abc", "'abc' is not a number")], {}))
+    >>> describe(Held(7, "A1", [reason("number", "x", "abc", "'abc' is not a number")], "{}"))
     "row 7, column 'x': 'abc' is not a number"
     """
     first = item.reasons[0]

@@ -123,6 +123,8 @@ def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindo
         arrived = part["_at"].max().to_pydatetime()
         if settings.data.window.period is not None:
             start, end = window_bounds(window, settings)
+            if end is None:
+                raise ValueError(f"window {window} has no end, though windows are periods")
             complete, labels_due = now >= end, max(end, arrived) + age
             aged = now >= end + age
         else:
@@ -284,10 +286,12 @@ def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFr
     if settings.task.kind == "classification":
         bundle = context.tracker.load(version)
         loss = row_losses(
-            joined["label"].to_numpy(), classes=bundle.classes, probabilities=np.vstack(joined["probabilities"])
+            joined["label"].to_numpy(),
+            classes=bundle.classes or [],
+            probabilities=np.vstack(joined["probabilities"].tolist()),
         )
     else:
-        scale = context.tracker.load(version).target_scale
+        scale = context.tracker.load(version).target_scale or (0.0, 1.0)
         loss = regression_losses(joined["label_value"].to_numpy(float), joined["value"].to_numpy(float), scale[1])
     return joined.assign(loss=loss)
 

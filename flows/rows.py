@@ -34,7 +34,8 @@ def text_hashes(column: pa.Array) -> np.ndarray:
     # SipHash of the text, keyed and the same in every process; 0 is kept for "missing".
     hashed = np.maximum(pd.util.hash_array(values, categorize=False), np.uint64(1)) if len(values) else _NONE
     positions = pc.fill_null(encoded.indices, len(hashed)).to_numpy(zero_copy_only=False)
-    return np.append(hashed, np.uint64(0))[positions]
+    hashes: np.ndarray = np.append(hashed, np.uint64(0))[positions]
+    return hashes
 
 
 _NONE = np.zeros(0, dtype=np.uint64)

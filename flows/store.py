@@ -8,8 +8,11 @@ The only module that knows Delta Lake. Everything else asks questions in SQL (Du
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 import time
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,6 +63,8 @@ class Store:
         self.remote = "://" in str(folder)
         self.root = str(folder).rstrip("/") if self.remote else str(Path(folder).absolute())
         self.storage_options = dict(storage_options) if storage_options else None
+        self._engine: duckdb.DuckDBPyConnection | None = None
+        self._engine_process = 0
 
     def append(self, table: str, frame: Any, *, key: str, distinct: Collection[str] = ()) -> bool:
         """Append rows exactly once for this table and key; `False`, and nothing written, when they are there already.
@@ -192,6 +197,11 @@ class Store:
         opened = self._open(table)
         return TABLES[table] if opened is None else pa.schema(opened.schema().to_arrow())
 
+    def fragments(self) -> int:
+        """Number of files of the table that has most; many small files make every query slow (see `compact`)."""
+        opened = [self._open(table) for table in TABLES]
+        return max((len(table.file_uris()) for table in opened if table is not None), default=0)
+
     def compact(self, keep: Mapping[str, set[int]], *, retention_hours: int = 24, min_files: int = 8) -> dict[str, int]:
         """Join small files, and remove files that no version in `keep` and no recent reader needs.
 
@@ -281,7 +291,13 @@ class Store:
         import duckdb
 
         words = set(re.findall(r"\w+", query))
-        with duckdb.connect(config={"autoinstall_known_extensions": "false", "threads": "2"}) as connection:
+        # Starting an engine takes longer than a small query; one is kept, and each query has a connection of its own,
+        # with views that only it sees. A forked process starts its own.
+        if self._engine is None or self._engine_process != os.getpid():
+            self._engine = duckdb.connect(config={"autoinstall_known_extensions": "false", "threads": "2"})
+            self._engine_process = os.getpid()
+            _WITH_ENGINE.add(self)
+        with self._engine.cursor() as connection:
             connection.execute("SET TimeZone='UTC'")
             for name, frame in tables.items():
                 connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else _arrow(frame))
@@ -308,7 +324,17 @@ class Store:
             listed = ", ".join("'" + unquote(name).replace("'", "''") + "'" for name in files)
             source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
         extra = "".join(f", NULL::{_duckdb_type(field.type)} AS {quoted(field.name)}" for field in absent)
-        connection.execute(f"CREATE VIEW {quoted(table)} AS SELECT *{extra} FROM {source}")
+        connection.execute(f"CREATE TEMP VIEW {quoted(table)} AS SELECT *{extra} FROM {source}")
+
+
+_WITH_ENGINE: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go() -> None:
+    """An engine that is still held when the interpreter goes down is reported by its library as a leak."""
+    for store in list(_WITH_ENGINE):
+        store._engine = None
 
 
 def current_rows(

@@ -1,8 +1,8 @@
 """Check rows against the expectation suite: which rows fail which rule, all of them, by name.
 
 The only module that knows Great Expectations. Its own lists of failing rows are capped, or lost when a value has the
-wrong type; so values are coerced before, rows are found again by a column of row numbers, and a rule that could not be
-evaluated is an error with its name, never a pass.
+wrong type; so values are coerced before, the list of failing rows is asked for in the one way that is complete and
+counted against the number of failures, and a rule that could not be evaluated is an error with its name, never a pass.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ from flows.errors import BadConfig
 from flows.rules import Rule, load_suite, plan, unknown_type
 
 __all__ = ["BrokenRule", "Checker", "Failure", "RuleFailures", "check", "load_suite"]
-
-_ROW = "__row__"
-"""Column of row numbers, unique in each frame: without one, Great Expectations does not say which rows fail."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,8 @@ class Checker:
         import great_expectations as gx
 
         # Deprecations inside the library are no news for the plant.
-        logging.getLogger("great_expectations").setLevel(logging.ERROR)
+        for name in ("great_expectations", "great_expectations.data_context.types.base"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         context = gx.get_context(mode="ephemeral")
         quiet: Any = {"globally": False, "metric_calculations": False}
         context.variables.progress_bars = quiet
@@ -158,22 +156,22 @@ class Checker:
             self._refuse_errors(outcome.results)
             failing = [r.expectation_config.meta["rule"] for r in outcome.results if not r.success]
             # Listing the failing rows is dear, so only the few rules that fail are asked again.
-            return self._failing_rows(batch, [rules[name] for name in rules if name in failing])
+            return self._failing_rows(batch, frame, [rules[name] for name in rules if name in failing])
 
     def whole(self, rule: Rule, frame: pd.DataFrame) -> RuleFailures | BrokenRule | None:
         """Check a rule that needs to see whole columns; None where it holds."""
-        with self._batch(frame, numbered=rule.kind != "columns") as batch:
-            outcome = batch.validate(self._expectations[rule.name], result_format=_complete(rule))
-            self._refuse_errors([outcome])
-            if outcome.success:
-                return None
-            if outcome.result.get("unexpected_index_list"):
-                return _failures(rule, outcome.result["unexpected_index_list"])
-            return BrokenRule(rule, _observed(outcome.result))
+        with self._batch(frame) as batch:
+            outcome = batch.validate(self._expectations[rule.name], result_format=_COMPLETE)
+        self._refuse_errors([outcome])
+        if outcome.success:
+            return None
+        if outcome.result.get("unexpected_index_list"):
+            return self._failures(rule, frame, outcome.result)
+        return BrokenRule(rule, _observed(outcome.result))
 
     def count(self, rows: int) -> list[BrokenRule]:
         """Check the rules about the number of rows."""
-        frame = pd.DataFrame({_ROW: np.zeros(rows, dtype=np.int8)})
+        frame = pd.DataFrame({"any": np.zeros(rows, dtype=np.int8)})
         found = [self.whole(rule, frame) for rule in self.of("count")]
         return [broken for broken in found if isinstance(broken, BrokenRule)]
 
@@ -205,32 +203,36 @@ class Checker:
             ) from error
 
     @contextlib.contextmanager
-    def _batch(self, frame: pd.DataFrame, *, numbered: bool = True) -> Iterator[Any]:
-        rows = frame.assign(**{_ROW: np.arange(len(frame))}) if numbered else frame
+    def _batch(self, frame: pd.DataFrame) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield self._definition.get_batch(batch_parameters={"dataframe": rows})
+            # Failing rows are listed by the index, which has to count them.
+            yield self._definition.get_batch(batch_parameters={"dataframe": frame.reset_index(drop=True)})
 
-    def _failing_rows(self, batch: Any, rules: list[Rule]) -> list[RuleFailures]:
+    def _failing_rows(self, batch: Any, frame: pd.DataFrame, rules: list[Rule]) -> list[RuleFailures]:
         import great_expectations as gx
 
-        found: dict[str, RuleFailures] = {}
-        # A few at a time: each lists its rows one by one, and where all rows fail all rules that is a lot.
-        for start in range(0, len(rules), _TOGETHER):
-            some = {rule.name: rule for rule in rules[start : start + _TOGETHER]}
-            suite = gx.ExpectationSuite(name="failing", expectations=[self._expectations[name] for name in some])
-            outcome = batch.validate(suite, result_format=_COMPLETE)
-            self._refuse_errors(outcome.results)
-            for result in outcome.results:
-                rule = some[result.expectation_config.meta["rule"]]
-                listed = result.result.get("unexpected_index_list")
-                if not listed:
-                    raise BadConfig(
-                        f"{self.source}: the rule {rule.name!r} failed without naming rows (has its column another "
-                        f"type?); mend or remove it"
-                    )
-                found[rule.name] = _failures(rule, listed)
-        return [found[rule.name] for rule in rules]
+        expectations = [self._expectations[rule.name] for rule in rules]
+        if not expectations:
+            return []
+        outcome = batch.validate(
+            gx.ExpectationSuite(name="failing", expectations=expectations), result_format=_COMPLETE
+        )
+        self._refuse_errors(outcome.results)
+        results = {result.expectation_config.meta["rule"]: result.result for result in outcome.results}
+        return [self._failures(rule, frame, results[rule.name]) for rule in rules]
+
+    def _failures(self, rule: Rule, frame: pd.DataFrame, result: Mapping[str, Any]) -> RuleFailures:
+        listed = result.get("unexpected_index_list")
+        if listed is None or len(listed) != result.get("unexpected_count"):
+            raise BadConfig(
+                f"{self.source}: the rule {rule.name!r} failed without naming its rows (has its column another type?); "
+                f"mend or remove it"
+            )
+        rows = np.unique(np.array(listed, dtype=np.int64))
+        cells = [[_native(value) for value in frame[name].take(rows).tolist()] for name in rule.columns]
+        values = cells[0] if len(cells) == 1 else [tuple(row) for row in zip(*cells, strict=True)]
+        return RuleFailures(rule, rows, values)
 
     def _refuse_errors(self, results: Sequence[Any]) -> None:
         for result in results:
@@ -268,34 +270,10 @@ def check(frame: pd.DataFrame, suite: list[dict[str, Any]], *, source: str = "th
 
 
 _LIMITS = {"min_value", "max_value"}
-_TOGETHER = 4
-_COMPLETE = {
-    "result_format": "COMPLETE",
-    "unexpected_index_column_names": [_ROW],
-    "partial_unexpected_count": 0,
-    "return_unexpected_index_query": False,
-}
-
-
-def _complete(rule: Rule) -> dict[str, Any]:
-    # Rules about the header or the count know no rows.
-    return {"result_format": "COMPLETE"} if rule.kind in {"columns", "count"} else _COMPLETE
-
-
-def _failures(rule: Rule, listed: list[dict[str, Any]]) -> RuleFailures:
-    rows = np.fromiter((entry[_ROW] for entry in listed), dtype=np.int64, count=len(listed))
-    order = np.argsort(rows, kind="stable")
-    values = [_value(listed[index]) for index in order]
-    return RuleFailures(rule, rows[order], values)
-
-
-def _value(entry: dict[str, Any]) -> Any:
-    found = tuple(_native(value) for key, value in entry.items() if key != _ROW)
-    return found[0] if len(found) == 1 else found or None
+_COMPLETE = {"result_format": "COMPLETE", "partial_unexpected_count": 0, "return_unexpected_index_query": False}
 
 
 def _native(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and np.isnan(value):
         return None
     return None if value is pd.NaT else value

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,11 @@ import structlog
 
 from monitoring.alerts import Message
 
-log = structlog.get_logger("softad.alerts")
+
+def _log() -> Any:
+    """On standard error, as it is now: standard output belongs to what a command returns."""
+    return structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
+
 
 FILE, LOG = "file", "log"
 """The channels that are always there."""
@@ -120,7 +125,7 @@ class Outbox:
                 elif name not in (FILE, LOG):
                     # One time-out a round is enough: the next message would wait for the same dead channel.
                     down.add(name)
-                    log.warning("channel failed; the message stays in the outbox", channel=name, id=document["id"])
+                    _log().warning("channel failed; the message stays in the outbox", channel=name, id=document["id"])
             if _complete(document):
                 delivered += 1
             else:
@@ -135,7 +140,7 @@ class Outbox:
 
     def _send(self, name: str, url: str | None, document: dict[str, Any], timeout: float) -> bool:
         if name == LOG:
-            log.info(document["subject"], key=document["key"], state=document["state"], id=document["id"])
+            _log().info(document["subject"], key=document["key"], state=document["state"], id=document["id"])
             return True
         if name == FILE:
             return self._to_file(document)

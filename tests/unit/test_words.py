@@ -20,10 +20,12 @@ def blanks(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_languages_have_the_same_keys_and_blanks(name: str) -> None:
-    english, *others = (words(name, language) for language in LANGUAGES)
+    english, *others = (words(name, each) for each in LANGUAGES)
     for other in others:
         assert set(other) == set(english)
-        assert {key: blanks(text) for key, text in other.items()} == {key: blanks(text) for key, text in english.items()}
+        assert {key: blanks(text) for key, text in other.items()} == {
+            key: blanks(text) for key, text in english.items()
+        }
 
 
 def test_alerts_use_no_jargon() -> None:
