@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,22 +22,29 @@ class Finding:
     ----------
     positions: (k,) positions in the chunk, ascending.
     values: the k offending values.
-    messages: k clauses for people.
+    messages: k clauses for people, or what makes a clause out of a value.
     """
 
     rule: str
     column: str
     positions: np.ndarray
     values: Sequence[Any]
-    messages: Sequence[str]
+    messages: Sequence[str] | Callable[[Any], str]
 
     def only(self, good: np.ndarray) -> Finding | None:
         """The part of it whose positions are true in the mask; None where nothing is left."""
         keep = np.flatnonzero(good[self.positions]).tolist()
-        if not len(keep):
+        if not keep:
             return None
-        values, messages = [self.values[index] for index in keep], [self.messages[index] for index in keep]
+        messages = self.messages if callable(self.messages) else [self.messages[index] for index in keep]
+        values = [self.values[index] for index in keep]
         return Finding(self.rule, self.column, self.positions[keep], values, messages)
+
+    def reason(self, place: int) -> dict[str, Any]:
+        """The reason for the row at `positions[place]`, as the quarantine keeps it."""
+        value = self.values[place]
+        message = self.messages(value) if callable(self.messages) else self.messages[place]
+        return reason(self.rule, self.column, value, message)
 
 
 @dataclass
@@ -52,39 +60,51 @@ class Findings:
     items: list[Finding] = field(default_factory=list)
 
     def add(
-        self, rule: str, column: str, positions: np.ndarray, values: Sequence[Any], messages: Sequence[str]
+        self,
+        rule: str,
+        column: str,
+        positions: np.ndarray,
+        values: Sequence[Any],
+        messages: Sequence[str] | Callable[[Any], str],
     ) -> None:
         """Add one rule's rows; nothing where there are none."""
         if len(positions):
             self.items.append(Finding(rule, column, np.asarray(positions, dtype=np.int64), values, messages))
 
-    def positions(self) -> np.ndarray:
-        """Positions of all rows with at least one finding, ascending."""
-        if not self.items:
-            return np.zeros(0, dtype=np.int64)
-        return np.unique(np.concatenate([item.positions for item in self.items]))
+    def positions(self, *, without: str | None = None) -> np.ndarray:
+        """Positions of all rows with at least one finding (of another rule than `without`), ascending."""
+        found = [item.positions for item in self.items if item.rule != without]
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
     def cells(self, columns: Iterable[str]) -> set[int]:
         """Positions of rows with a finding in one of these columns."""
         wanted = set(columns)
         return {int(p) for item in self.items if item.column in wanted for p in item.positions}
 
+    def counts(self) -> Counter[tuple[str, str]]:
+        """(rule, column) -> number of rows."""
+        found: Counter[tuple[str, str]] = Counter()
+        for item in self.items:
+            found[item.rule, item.column] += len(item.positions)
+        return found
+
     def reasons(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """(position, its reasons) for each row that has any, ascending."""
-        order = np.concatenate([item.positions for item in self.items]) if self.items else np.zeros(0, dtype=np.int64)
+        if not self.items:
+            return
+        order = np.concatenate([item.positions for item in self.items])
         owner = np.repeat(np.arange(len(self.items)), [len(item.positions) for item in self.items])
-        within = np.concatenate([np.arange(len(item.positions)) for item in self.items]) if self.items else owner
+        within = np.concatenate([np.arange(len(item.positions)) for item in self.items])
         held: list[dict[str, Any]] = []
         last = -1
         for index in np.argsort(order, kind="stable").tolist():
-            position, item, place = int(order[index]), self.items[int(owner[index])], int(within[index])
+            position = int(order[index])
             if position != last and held:
                 yield last, held
                 held = []
-            held.append(reason(item.rule, item.column, item.values[place], item.messages[place]))
+            held.append(self.items[int(owner[index])].reason(int(within[index])))
             last = position
-        if held:
-            yield last, held
+        yield last, held
 
 
 @dataclass(frozen=True)

@@ -231,9 +231,8 @@ def _checker(path: Path, form: FileFormat, settings: Settings) -> Checker:
     load_suite(source)  # says what is wrong with the file, or that it is missing
     zone = None if settings.data.time is None else (settings.data.time, settings.data.time_zone)
     checker = _built_checker(source, source.stat().st_mtime_ns, zone)
-    header = {name for rule in checker.of("columns") for name in rule.columns}
     labels = {settings.data.label, *settings.data.label_columns}
-    needed = [name for name in checker.columns if name not in header | labels]
+    needed = [name for name in checker.needed if name not in labels]
     missing_columns(path, form, needed, f"the expectations in {source.name} check")
     return checker
 

@@ -11,7 +11,7 @@ import itertools
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from flows.readers import FileFormat, RawChunk, read_chunks
 from flows.rules import Rule
 from flows.settings import Settings
 from flows.staging import HELD, Staging
-from flows.validate import Checker
+from flows.validate import BrokenRule, Checker
 from flows.whole_file import Late, late_reasons
 
 Kind = Literal["inspections", "labels"]
@@ -61,17 +61,17 @@ class Aside:
     first: Held | None = None
     files: list[Path] = field(default_factory=list)
 
-    def add(self, rows: list[Held], *, sha: str, now: datetime) -> None:
+    def add(self, rows: Iterable[Held], *, sha: str, now: datetime) -> None:
         """Put rows aside; they are in order of their row numbers."""
-        if not rows:
-            return
-        self.rows += len(rows)
-        self.first = min([item for item in (self.first, rows[0]) if item is not None], key=lambda item: item.row)
-        path = self.folder / f"{self.kind}-held-{len(self.files):06d}.arrow"
-        table = quarantine_table(rows, sha=sha, kind=self.kind, at=now)
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
-            out.write_table(table)
-        self.files.append(path)
+        rest = iter(rows)
+        while some := list(itertools.islice(rest, 1000)):
+            self.rows += len(some)
+            self.first = min([item for item in (self.first, some[0]) if item is not None], key=lambda item: item.row)
+            path = self.folder / f"{self.kind}-held-{len(self.files):06d}.arrow"
+            table = quarantine_table(some, sha=sha, kind=self.kind, at=now)
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+                out.write_table(table)
+            self.files.append(path)
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows as rows of the table `quarantine`, a bounded number at a time."""
@@ -99,12 +99,6 @@ class Taken:
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     warned: dict[str, tuple[Rule, int, int]] = field(default_factory=dict)
 
-    def hold(self, rows: list[Held], *, sha: str, now: datetime) -> None:
-        """Put rows aside for quarantine, and count why."""
-        self.held.add(rows, sha=sha, now=now)
-        self.bad += sum(not _only_class(item) for item in rows)
-        self.reasons.update((entry["rule"], entry["column"]) for item in rows for entry in item.reasons)
-
 
 @dataclass(frozen=True)
 class Intake:
@@ -130,6 +124,7 @@ class Intake:
         broken_ids: list[np.ndarray] = []
         deferred: list[tuple[Rule, np.ndarray, Any]] = []
         checked: Counter[str] = Counter()
+        self._refuse_broken(taken, self.checker.header(self.form.columns, set(self.settings.data.numeric)))
         with translated(self.path.name):
             chunks = read_chunks(self.path, self.form, self.settings.ingest.chunk_rows)
             # Reading and coercion run in a thread beside the rules: two processors share the work.
@@ -137,20 +132,23 @@ class Intake:
                 made = self.prepare.judge(cells)
                 taken.read += made.read
                 staged.add(made.table, made.content, made.ids)
-                taken.hold(made.held, sha=sha, now=now)
+                taken.bad += made.bad
+                taken.reasons.update(made.reasons)
+                # Refused before its rows are written down one by one, where there are too many already.
+                self._refuse_bad_share(taken, self.form.most_rows, made.held)
+                taken.held.add(made.held, sha=sha, now=now)
                 taken.labels.add(made.labels_held, sha=sha, now=now)
                 broken_ids.append(made.broken_ids)
                 deferred.extend(made.deferred)
                 checked.update(made.checked)
                 _count_warnings(taken, made.warned)
-                self._refuse_bad_share(taken, self.form.most_rows)
             staged.seal()
             if not taken.read:
                 raise BadInput(f"{self.path.name} has a header but no rows; export it again")
             conflicts = settle_repeats(staged, np.concatenate(broken_ids)) if self._has_ids else []
             late = self._late(taken, conflicts, deferred, dict(checked))
             self._hold_late(taken, late)
-        self._refuse_bad_share(taken, taken.read)
+        self._refuse_bad_share(taken, taken.read, ())
         return taken
 
     @property
@@ -168,7 +166,12 @@ class Intake:
         if self.kind == "labels":
             return late
         more, broken = late_reasons(taken.staged, self.checker, self.settings, deferred, checked)
-        broken += self.checker.count(taken.read) if self.checker.of("count") else []
+        self._refuse_broken(taken, [*broken, *self.checker.count(taken.read)])
+        for position, reasons in more.items():
+            late.setdefault(position, []).extend(reasons)
+        return late
+
+    def _refuse_broken(self, taken: Taken, broken: list[BrokenRule]) -> None:
         for item in broken:
             if item.rule.severity != "critical":
                 taken.warned[item.rule.name] = (item.rule, 0, 0)
@@ -178,9 +181,6 @@ class Intake:
                 f"{item.observed}), so the file is held back; mend the export, or the rule in "
                 f"{self.settings.ingest.expectations}"
             )
-        for position, reasons in more.items():
-            late.setdefault(position, []).extend(reasons)
-        return late
 
     def _hold_late(self, taken: Taken, late: Late) -> None:
         """Hold rows that were staged; their raw text is read from the file once more, which is still the same."""
@@ -198,16 +198,23 @@ class Intake:
             rows = chunk.rows[places].tolist()
             records = raw_records(chunk.table, places)
             held = [Held(row, ids[wanted[row]], late[wanted[row]], rec) for row, rec in zip(rows, records, strict=True)]
-            taken.hold(held, sha=self.form.sha, now=self.now)
+            taken.held.add(held, sha=self.form.sha, now=self.now)
+            taken.bad += len(held)
+            taken.reasons.update((entry["rule"], entry["column"]) for item in held for entry in item.reasons)
 
-    def _refuse_bad_share(self, taken: Taken, rows: int) -> None:
+    def _refuse_bad_share(self, taken: Taken, rows: int, more: Iterable[Held]) -> None:
         """Refuse the file when too many of its rows are bad; `rows` are all of it, or the most that it can have.
 
         Where those read so far are too many already, the rest need not be read.
+
+        Parameters
+        ----------
+        more: rows that are counted already, but not put aside yet.
         """
         allowed = self.settings.ingest.max_bad_share
-        if taken.bad <= allowed * rows or taken.held.first is None:
+        if taken.bad <= allowed * rows:
             return
+        first = taken.held.first or next(iter(more))
         (rule, column), count = taken.reasons.most_common(1)[0]
         share = f"{taken.bad} of {taken.read} rows are bad ({taken.bad / taken.read:.0%}, allowed is {allowed:.0%})"
         if rows != taken.read:
@@ -216,7 +223,7 @@ class Intake:
         raise BadInput(
             f"{self.path.name}: {share}, so the whole file is held back and nothing of it was taken in; most often "
             f"{where}rule {rule!r} ({count} {'row' if count == 1 else 'rows'}); first "
-            f"{describe(taken.held.first)}; mend the export, or raise ingest.max_bad_share"
+            f"{describe(first)}; mend the export, or raise ingest.max_bad_share"
         )
 
 
@@ -280,10 +287,6 @@ def _conflict_reason(item: Conflict, settings: Settings) -> dict[str, Any]:
     else:
         message = f"the id {item.id!r} stands in another row too, which is bad"
     return reason("same id", settings.data.id or "id", item.id, message)
-
-
-def _only_class(item: Held) -> bool:
-    return all(entry["rule"] == "class" for entry in item.reasons)
 
 
 def _count_warnings(taken: Taken, warned: list[tuple[Rule, np.ndarray]]) -> None:

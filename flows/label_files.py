@@ -17,7 +17,7 @@ from flows.coerce import as_text, numbers, times
 from flows.findings import Findings
 from flows.identity import ID_COLUMNS, id_texts
 from flows.label_values import read_labels
-from flows.prepare import Prepared, held_rows, ragged_row
+from flows.prepare import Prepared, all_held, all_reasons
 from flows.readers import RawChunk
 from flows.roles import LabelRoles
 from flows.rows import number_hashes, row_hashes, text_hashes, time_hashes
@@ -76,13 +76,15 @@ class LabelPreparation:
         good = np.ones(raw.num_rows, dtype=bool)
         good[findings.positions()] = False
         id_hashes = text_hashes(ids)
-        held = [*held_rows(chunk, findings, ids), *(ragged_row(item) for item in chunk.ragged)]
         return Prepared(
             read=raw.num_rows + len(chunk.ragged),
             table=table.filter(pa.array(good)),
             content=content[good],
             ids=id_hashes[good],
-            held=sorted(held, key=lambda item: item.row),
+            held=all_held(chunk, findings, ids),
+            # A class that nobody has added yet is no reason to hold the file back.
+            bad=len(findings.positions(without="class")) + len(chunk.ragged),
+            reasons=all_reasons(chunk, findings),
             broken_ids=id_hashes[~good],
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +35,9 @@ class Prepared:
     table: the n rows without a finding: `_row`, `_id` (null without an id column), `_time`, `_image`, `_label`,
         `_label_value`, then the columns that are kept.
     content: (n, 2) uint64, hash of all that is kept of a row. ids: (n,) uint64; 0 for none.
-    held: rows for quarantine. labels_held: labels for quarantine, whose rows are among the n.
+    held: rows for quarantine, in order, made as they are asked for. labels_held: labels for quarantine, whose rows are
+        among the n.
+    bad: number of held rows, apart from labels of a class that nobody has added yet. reasons: (rule, column) -> rows.
     broken_ids: (k,) hashes of the ids of held rows.
     deferred: failures of rules that allow a share of failures, as (rule, row numbers, values).
     checked: rule -> number of rows that it looked at, for those rules.
@@ -44,8 +48,10 @@ class Prepared:
     table: pa.Table
     content: np.ndarray
     ids: np.ndarray
-    held: list[Held]
-    labels_held: list[Held] = field(default_factory=list)
+    held: Iterable[Held]
+    bad: int
+    reasons: Counter[tuple[str, str]]
+    labels_held: Iterable[Held] = ()
     broken_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     deferred: list[tuple[Rule, np.ndarray, Sequence[Any]]] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
@@ -119,14 +125,15 @@ class Preparation:
         bad = findings.positions()
         good = np.ones(cells.table.num_rows, dtype=bool)
         good[bad] = False
-        held = held_rows(chunk, findings, ids)
         labels = Findings([part for item in cells.labels.findings.items if (part := item.only(good)) is not None])
         return Prepared(
             read=cells.table.num_rows + len(chunk.ragged),
             table=cells.table if not len(bad) else cells.table.filter(pa.array(good)),
             content=cells.content[good],
             ids=cells.ids[good],
-            held=sorted([*held, *(ragged_row(item) for item in chunk.ragged)], key=lambda item: item.row),
+            held=all_held(chunk, findings, ids),
+            bad=len(bad) + len(chunk.ragged),
+            reasons=all_reasons(chunk, findings),
             labels_held=held_rows(chunk, labels, ids),
             broken_ids=cells.ids[bad],
             deferred=deferred,
@@ -207,8 +214,7 @@ class Preparation:
             elif rule.mostly < 1:
                 deferred.append((rule, chunk.rows[rest.rows], rest.values))
             else:
-                messages = [rule.says(value) for value in rest.values]
-                findings.add(rule.name, ", ".join(rule.columns), rest.rows, rest.values, messages)
+                findings.add(rule.name, ", ".join(rule.columns), rest.rows, rest.values, rule.says)
         tolerant = [rule for rule in self.checker.of("row") if rule.mostly < 1]
         checked = {rule.name: _seen(rule, frame) for rule in tolerant}
         return deferred, checked, warned
@@ -245,28 +251,34 @@ class Preparation:
         return coerced.values
 
 
-def held_rows(chunk: RawChunk, findings: Findings, ids: pa.Array) -> list[Held]:
-    """The rows of a chunk that have findings, with their raw record."""
-    positions = findings.positions()
-    if not len(positions):
-        return []
-    records = raw_records(chunk.table, positions)
-    names = ids.take(pa.array(positions)).to_pylist()
-    reasons = (held for _, held in findings.reasons())
-    numbered = chunk.rows[positions].tolist()
-    return [Held(*parts) for parts in zip(numbered, names, reasons, records, strict=True)]
+def all_held(chunk: RawChunk, findings: Findings, ids: pa.Array) -> Iterator[Held]:
+    """Every row of a chunk that goes to quarantine, in order: those with findings, and those that are ragged."""
+    ragged = (ragged_row(item) for item in chunk.ragged)
+    return heapq.merge(held_rows(chunk, findings, ids), ragged, key=lambda item: item.row)
 
 
-def raw_records(table: pa.Table, positions: np.ndarray) -> list[str]:
-    """Rows as they were delivered, as JSON: column -> text (or the Parquet file's own value).
+def all_reasons(chunk: RawChunk, findings: Findings) -> Counter[tuple[str, str]]:
+    """(rule, column) -> number of rows of a chunk."""
+    return findings.counts() + Counter({("cells", ""): len(chunk.ragged)})
+
+
+def held_rows(chunk: RawChunk, findings: Findings, ids: pa.Array) -> Iterator[Held]:
+    """The rows of a chunk that have findings, with their raw record.
 
     A thousand at a time: as Python objects they take ten times the memory that they take as text.
     """
-    records: list[str] = []
+    positions = findings.positions()
+    reasons = findings.reasons()
     for start in range(0, len(positions), 1000):
-        rows = table.take(pa.array(positions[start : start + 1000])).to_pylist()
-        records.extend(as_json(row) for row in rows)
-    return records
+        some = positions[start : start + 1000]
+        records, names = raw_records(chunk.table, some), ids.take(pa.array(some)).to_pylist()
+        for row, name, record in zip(chunk.rows[some].tolist(), names, records, strict=True):
+            yield Held(row, name, next(reasons)[1], record)
+
+
+def raw_records(table: pa.Table, positions: np.ndarray) -> list[str]:
+    """Rows as they were delivered, as JSON: column -> text (or the Parquet file's own value)."""
+    return [as_json(row) for row in table.take(pa.array(positions)).to_pylist()]
 
 
 def ragged_row(item: Ragged) -> Held:

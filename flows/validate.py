@@ -117,8 +117,13 @@ class Checker:
 
     @functools.cached_property
     def columns(self) -> list[str]:
-        """Every column that a rule names."""
-        return list(dict.fromkeys(name for rule in self.plan for name in rule.columns))
+        """Every column whose cells a rule about single rows looks at."""
+        return list(dict.fromkeys(name for rule in self.of("row") for name in rule.columns))
+
+    @functools.cached_property
+    def needed(self) -> list[str]:
+        """Every column that a file must have for the rules to be checked."""
+        return list(dict.fromkeys(name for rule in self.of("row", "unique", "whole") for name in rule.columns))
 
     @functools.cached_property
     def numbers(self) -> set[str]:
@@ -138,7 +143,7 @@ class Checker:
         return asked - self.numbers
 
     def _asked_only(self, types: set[str]) -> set[str]:
-        others = {name for rule in self.plan if rule.type not in types for name in rule.columns}
+        others = {name for rule in self.of("row") if rule.type not in types for name in rule.columns}
         return set() if self.conditional else set(self.columns) - others
 
     def rows(self, frame: pd.DataFrame) -> list[RuleFailures]:
@@ -171,8 +176,20 @@ class Checker:
 
     def count(self, rows: int) -> list[BrokenRule]:
         """Check the rules about the number of rows."""
+        rules = self.of("count")
+        if not rules:
+            return []
         frame = pd.DataFrame({"any": np.zeros(rows, dtype=np.int8)})
-        found = [self.whole(rule, frame) for rule in self.of("count")]
+        found = [self.whole(rule, frame) for rule in rules]
+        return [broken for broken in found if isinstance(broken, BrokenRule)]
+
+    def header(self, columns: Sequence[str], numeric: set[str]) -> list[BrokenRule]:
+        """Check the rules about which columns there are."""
+        rules = self.of("columns")
+        if not rules:
+            return []
+        frame = pd.DataFrame({name: pd.Series(dtype="float64" if name in numeric else "str") for name in columns})
+        found = [self.whole(rule, frame) for rule in rules]
         return [broken for broken in found if isinstance(broken, BrokenRule)]
 
     # -- inside ---------------------------------------------------------------------------------------------------

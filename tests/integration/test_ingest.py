@@ -461,6 +461,19 @@ def test_a_rule_that_cannot_be_checked_is_an_error_and_never_a_pass(
     assert site.store.versions() == {}
 
 
+def test_a_rule_about_the_header(new_site: Callable[..., Any]) -> None:
+    rules = [{"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["part", "time"], "exact_match": False}, "meta": {"rule": "has part"}},
+             {"type": "expect_column_to_exist", "kwargs": {"column": "operator"}, "meta": {"rule": "who"}, "severity": "warning"},
+             {"type": "expect_table_column_count_to_equal", "kwargs": {"value": 6}, "meta": {"rule": "six"}}]  # fmt: skip
+    site = new_site(rules=rules)
+    report = site.ingest(site.file("a.csv", HEADER + rows(1, 3)))
+    assert report.sentences == [
+        "a.csv: warning, the rule 'who' does not hold (the file as a whole); the rows were taken in."
+    ]
+    with pytest.raises(BadInput, match=r"b\.csv: the rule 'six' about the whole file does not hold \(found 7\)"):
+        site.ingest(site.file("b.csv", "part,time,machine,x1,x2,ok,more\nP9,2026-04-01,M1,1,1,0,x\n"))
+
+
 def test_a_rule_about_a_column_that_the_file_lacks(new_site: Callable[..., Any]) -> None:
     site = new_site(rules=RULES)
     with pytest.raises(BadInput, match=r"column 'flag' that the expectations in rules.yaml check is missing"):
