@@ -93,9 +93,12 @@ def run_demo(
     config = write_demo_config(workspace)
     context = open_context(config, workspace)
     line = InspectionLine(
-        seed=seed, rows_per_week=rows_per_week, change=cast("Change", change), change_week=None if change == "none" else change_week,
+        seed=seed,
+        rows_per_week=rows_per_week,
+        change=cast("Change", change),
+        change_week=None if change == "none" else change_week,
         bad_share=BAD_SHARE,
-    )  # fmt: skip
+    )
     story = Story()
     with showing(quiet) as say:
         _week_by_week(context, config, line, story, weeks=weeks, answer=answer, say=say)

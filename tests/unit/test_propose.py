@@ -534,7 +534,7 @@ def test_misprints_do_not_make_words_of_numbers(tmp_path: Path, measured: pd.Dat
         ([f"{n % 40},5" for n in range(ROWS)], "decimal comma"),
         ([f"{n % 12 + 1:02d}/{n % 12 + 1:02d}/2026" for n in range(ROWS)], "could mean two days"),
         ([str(1_700_000_000 + 7 * n) for n in range(ROWS)], "a time written as a number"),
-        (["?" if n % 5 == 0 else str(n % 40) for n in range(ROWS)], r"numbers, but '\?' where there is none"),
+        (["k.A." if n % 5 == 0 else str(n % 40) for n in range(ROWS)], r"numbers, but 'k.A.' where there is none"),
         (["" if n % 100 else "x" for n in range(ROWS)], "empty in all but 12"),
     ],
 )
