@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.console import Reply
 from flows.context import Context, open_context, utc_now
-from flows.errors import BadConfig, BadInput, PipelineError, Refused
+from flows.errors import BadConfig, BadInput, PipelineError, Refused, Unavailable
 from flows.summary import cycle_document, cycle_lines, decision_lines, ingest_document, status_document, status_lines
 
 
@@ -69,11 +69,40 @@ def run_cycle(
     try:
         with quick_settings():
             return cycle_flow(
-                config=str(config) if config else None, workspace=str(context.workspace.root),
+                config=str(config) if config else None,
+                workspace=str(context.workspace.root),
                 now=moment.isoformat() if moment else None,
-            )  # fmt: skip
+            )
+    except PipelineError:
+        raise
+    except Exception as error:
+        away = prefect_away()
+        if away is None:
+            raise
+        raise Unavailable(
+            f"the Prefect server at {away} does not answer; start it, or unset PREFECT_API_URL to run without one, "
+            "and run again: what was done so far is kept"
+        ) from error
     finally:
         PROGRESS.reset(token)
+
+
+def prefect_away() -> str | None:
+    """The address of the Prefect server that is configured, where it does not answer; else None.
+
+    >>> os.environ.get("PREFECT_API_URL") is not None or prefect_away() is None
+    True
+    """
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return None
+    import httpx
+
+    try:
+        httpx.get(f"{address.rstrip('/')}/health", timeout=5.0).raise_for_status()
+    except httpx.HTTPError:
+        return address
+    return None
 
 
 def show_status(config: Path | None, workspace: Path) -> Reply:

@@ -1,0 +1,124 @@
+"""The page in a real browser: both languages, a narrow screen, no network, nothing that a screen reader trips over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitoring.dashboard import write_page
+from monitoring.page_data import LedgerLine, Named, OpenIncident, PageData, Received, WindowPoint
+
+CHROMIUM = Path("/usr/bin/chromium")
+AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed")]
+
+
+def sample() -> PageData:
+    points = [
+        WindowPoint(
+            f"2026-W{week:02d}", 1990, "healthy" if week < 12 else "inspect", week == 12, 0.09 + 0.02 * (week % 3),
+            0.8 + 0.1 * (week % 4), 0.35, 0.1, 0.95, 0.4, 0.3 * (week % 5) + (8 if week == 12 else 0), 3.2, 0.01,
+        )
+        for week in range(2, 13)
+    ]  # fmt: skip
+    return PageData(
+        "line-a", AT, "3", AT, points=points,
+        named=[Named("machine", "<b>M07</b>", 0.72, 0.61, 0.8, 0.08), Named("line", "L2", 0.75, 0.6, 0.85, 0.33)],
+        incidents=[
+            OpenIncident("line-a-2026-W12", "inspect", "<b>M07</b>", "machine", 0.72, AT, "opened", None, "4", True),
+        ],
+        ledger=[LedgerLine(AT, "softad", "champion.set", "3"), LedgerLine(AT, "ito", "something.new", "x", "a note")],
+        received=Received(12, 4000, 3980, 15, 5, 20, ["broken.csv"], [("pressure-plausible", 9), ("number", 6)]),
+        tracking_uri="sqlite:///mlflow.db",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=str(CHROMIUM),
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync"],
+        )  # fmt: skip
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    path = write_page(sample(), tmp_path / "page" / "line-a")
+    opened = browser.new_page(viewport={"width": 1200, "height": 900})
+    opened.requested = []
+    opened.on("request", lambda request: opened.requested.append(request.url))
+    opened.failures = []
+    opened.on("pageerror", lambda error: opened.failures.append(str(error)))
+    opened.goto(path.as_uri())
+    yield opened
+    assert opened.failures == []
+    assert all(url.startswith("file:") for url in opened.requested)
+    opened.close()
+
+
+def test_the_switch_changes_the_language(page: Any) -> None:
+    heading = page.locator("#card-tail")
+    assert heading.inner_text() == "Hard cases"
+    page.get_by_role("button", name="日本語").press("Enter")
+    assert heading.inner_text() == "難しい品"
+    assert page.locator("html").get_attribute("lang") == "ja"
+
+
+def test_the_address_can_ask_for_a_language(page: Any) -> None:
+    page.goto(page.url + "?lang=ja")
+    assert page.locator("#card-mean").inner_text() == "通常の品"
+
+
+def test_a_value_with_markup_is_text(page: Any) -> None:
+    assert page.locator("section b").count() == 0
+    assert "<b>M07</b>" in page.locator(".incident").inner_text()
+
+
+def test_the_first_screen_tells_what_to_do(page: Any) -> None:
+    assert "check a machine" in page.locator(".status").inner_text()
+    assert "softad alerts ack line-a-2026-W12 --repaired" in page.locator(".incident").inner_text()
+
+
+def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_zoom_chart_comes_from_the_bundle_beside_the_page(page: Any) -> None:
+    page.locator("details.zoom summary").click()
+    page.wait_for_selector("#zoom .main-svg", timeout=20_000)
+    assert any(url.endswith("/shared/plotly.min.js") for url in page.requested)
+
+
+def test_it_prints(page: Any) -> None:
+    assert len(page.pdf(format="A4")) > 10_000
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_nothing_serious_for_assistive_technology(page: Any, language: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(page.url + f"?lang={language}")
+    found = Axe().run(page).response["violations"]
+    assert [
+        (one["id"], one["nodes"][0]["html"][:120]) for one in found if one["impact"] in {"serious", "critical"}
+    ] == []
+
+
+def test_an_empty_page_says_so(browser: Any, tmp_path: Path) -> None:
+    path = write_page(PageData("line-a", AT), tmp_path / "page" / "line-a")
+    opened = browser.new_page()
+    opened.goto(path.as_uri())
+    assert "no model yet" in opened.locator(".status").inner_text()
+    assert "Nothing waits." in opened.inner_text("body")
+    opened.close()

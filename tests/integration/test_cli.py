@@ -1,0 +1,143 @@
+"""Errors as a person meets them: one sentence, the right status, nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+
+HEAVY = ("torch", "mlflow", "prefect", "great_expectations", "evidently", "deltalake", "duckdb", "pandas")
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A workspace with the demo's config and no data."""
+    from flows.demo import write_demo_config
+
+    workspace = tmp_path / "workspace"
+    write_demo_config(workspace)
+    return workspace
+
+
+def sentence(result: Result, status: int) -> str:
+    assert result.exit_code == status, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.output
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = f"import sys; import flows.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_no_config(tmp_path: Path) -> None:
+    assert "softad init DATA" in sentence(call("status", "--workspace", tmp_path / "w"), 2)
+
+
+def test_an_unknown_key_is_named_with_its_neighbour(prepared: Path) -> None:
+    config = prepared / "config.yaml"
+    config.write_text(config.read_text() + "monitoring: {alarm_budgt: 0.1}\n")
+    said = sentence(call("status", "--workspace", prepared), 2)
+    assert "'monitoring.alarm_budgt'" in said
+    assert "did you mean 'alarm_budget'?" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("monitoring: {alarm_budget: 2}", "monitoring.alarm_budget"),
+        ("alerts: {channels: ['nothing://user:topsecret@host']}", "channel 1 (nothing:…)"),
+        ("promotion: [", "not valid YAML"),
+    ],
+)
+def test_a_value_that_does_not_fit(prepared: Path, line: str, told: str) -> None:
+    config = prepared / "config.yaml"
+    config.write_text(config.read_text() + line + "\n")
+    said = sentence(call("config", "check", "--workspace", prepared), 2)
+    assert told in said
+    assert "topsecret" not in said
+
+
+def test_a_workspace_of_a_newer_version(prepared: Path) -> None:
+    (prepared / "workspace.json").write_text('{"format": 99}')
+    said = sentence(call("status", "--workspace", prepared), 2)
+    assert "format 99" in said
+    assert "newer version" in said
+
+
+def test_json_is_one_document_also_for_an_error(tmp_path: Path) -> None:
+    result = call("status", "--workspace", tmp_path / "w", "--json")
+    assert json.loads(result.stdout)["exit_status"] == result.exit_code == 2
+
+
+def test_usage_errors_have_status_2(prepared: Path) -> None:
+    assert call("ingest").exit_code == 2
+    assert "--repaired" in sentence(call("alerts", "ack", "x", "--workspace", prepared), 2)
+
+
+def test_an_unknown_incident(prepared: Path) -> None:
+    said = sentence(call("alerts", "ack", "demo-2026-W01", "--repaired", "--workspace", prepared), 2)
+    assert "no incident 'demo-2026-W01'" in said
+
+
+def test_a_registry_that_is_away(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("SOFTAD_CONFIG__TRACKING__URI", f"http://127.0.0.1:{port}")
+    said = sentence(call("status", "--workspace", prepared), 1)
+    assert str(port) in said
+
+
+def test_a_prefect_server_that_is_away(prepared: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", "--workspace", str(prepared)], env=environment,
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    said = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "http://127.0.0.1:9/api" in said[0]
+    assert "PREFECT_API_URL" in said[0]
+
+
+def test_nothing_to_learn_from_is_said_with_status_3(prepared: Path) -> None:
+    from flows.context import open_context, utc_now
+    from flows.cycle import run_steps
+
+    report = run_steps(open_context(None, prepared), now=utc_now())
+    assert report.status == 3
+    assert "no model yet" in report.notes[0]
+
+
+def test_a_second_cycle_waits_for_nobody(prepared: Path) -> None:
+    from flows.context import open_context, utc_now
+    from flows.cycle import run_steps
+    from flows.errors import Refused
+
+    context = open_context(None, prepared)
+    with context.workspace.lock("cycle"), pytest.raises(Refused, match="another cycle of demo is running"):
+        run_steps(context, now=utc_now())
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = sentence(call("init", tmp_path / "none.csv", "--workspace", tmp_path / "file"), 3)
+    assert "none.csv" in said
