@@ -24,7 +24,7 @@ demo: $(STAMP)
 	@$(BIN)/softad demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 up: $(STAMP)
 	@$(BIN)/softad up
