@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from flows.findings import Held
-from flows.identity import content_ids, id_texts, ids_at, match_existing, sequence_numbers
+from flows.identity import ID_COLUMNS, content_ids, id_texts, match_existing, sequence_numbers
 from flows.intake import Intake, Kind, Taken, describe
 from flows.label_files import label_stream, match_labels
 from flows.rows import hex_text, row_hashes, text_hashes
@@ -180,9 +180,8 @@ def _commit_quarantine(
     def batches() -> Iterator[pa.RecordBatch]:
         for table in taken.held.tables():
             yield from table.to_batches()
-        for table, mask in zip(taken.labels.tables(), fresh, strict=True):
-            named = _with_ids(table.filter(pa.array(mask)), taken.staged, occurrences)
-            yield from named.to_batches()
+        for table, mask in zip(_named(taken, occurrences), fresh, strict=True):
+            yield from table.filter(pa.array(mask)).to_batches()
 
     store.append("quarantine", pa.RecordBatchReader.from_batches(TABLES["quarantine"], batches()), key=sha)
     return labels, _first(taken, fresh)
@@ -206,16 +205,17 @@ def _new_labels_held(taken: Taken, store: Store, sha: str, occurrences: np.ndarr
         return []
     query = "SELECT _id, reasons FROM quarantine WHERE kind = 'labels'"
     seen = _keys(store.arrow(query, versions=_at("quarantine", store.version_before("quarantine", sha))))
-    masks: list[np.ndarray] = []
-    for table in taken.labels.tables():
-        alive = staged.fate[np.searchsorted(staged.rows, table["_row"].to_numpy())] != HELD
-        keys = _keys(_with_ids(table, staged, occurrences))
-        first = np.zeros(len(keys), dtype=bool)
-        first[np.unique(keys, return_index=True)[1]] = True
-        mask = alive & first & ~np.isin(keys, seen)
-        seen = np.concatenate([seen, keys[mask]])
-        masks.append(mask)
-    return masks
+    alive: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
+    for table in _named(taken, occurrences):
+        alive.append(staged.fate[np.searchsorted(staged.rows, table["_row"].to_numpy())] != HELD)
+        keys.append(_keys(table))
+    every = np.concatenate(keys)
+    wanted = np.concatenate(alive) & ~np.isin(every, seen)
+    places = np.flatnonzero(wanted)
+    fresh = np.zeros(len(every), dtype=bool)
+    fresh[places[np.unique(every[places], return_index=True)[1]]] = True
+    return np.split(fresh, np.cumsum([len(part) for part in keys])[:-1])
 
 
 def _keys(table: pa.Table) -> np.ndarray:
@@ -223,14 +223,24 @@ def _keys(table: pa.Table) -> np.ndarray:
     return row_hashes(table.num_rows, columns)[:, 0]
 
 
-def _with_ids(table: pa.Table, staged: Staging, occurrences: np.ndarray | None) -> pa.Table:
-    """Quarantine rows of a file without an id column, with the ids that their rows were given."""
-    if occurrences is None or not table.num_rows:
-        return table
-    positions = np.searchsorted(staged.rows, table["_row"].to_numpy())
-    found = ids_at(staged, np.unique(positions), occurrences)
-    names = pa.array([found[position] for position in positions.tolist()], pa.string())
-    return table.set_column(table.column_names.index("_id"), "_id", names)
+def _named(taken: Taken, occurrences: np.ndarray | None) -> Iterator[pa.Table]:
+    """The labels that were put aside, with the ids that their rows were given where the file has no id column."""
+    if occurrences is None:
+        yield from taken.labels.tables()
+        return
+    staged = taken.staged
+    rows = [table["_row"].to_numpy() for table in taken.labels.tables()]
+    positions = np.searchsorted(staged.rows, np.concatenate(rows)) if rows else np.zeros(0, dtype=np.int64)
+    names: list[pa.Array] = []
+    for part, table in staged.chunks(ID_COLUMNS):
+        # Both are in order of the rows, so each chunk has a run of positions.
+        first, last = np.searchsorted(positions, (part.start, part.stop))
+        names.append(id_texts(part, table, occurrences).take(pa.array(positions[first:last] - part.start)))
+    every = pa.concat_arrays(names)
+    start = 0
+    for table in taken.labels.tables():
+        yield table.set_column(table.column_names.index("_id"), "_id", every.slice(start, table.num_rows))
+        start += table.num_rows
 
 
 def _label_candidates(staged: Staging) -> np.ndarray:
