@@ -1,0 +1,151 @@
+"""The page as text: what it says where there is nothing yet, and that data stays data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from monitoring.dashboard import render_page, write_index, write_page
+from monitoring.page_data import LedgerLine, Named, OpenIncident, PageData, Received, WindowPoint
+from monitoring.words import LANGUAGES, words
+
+AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
+NASTY = """"><script>alert('x')</script></script><img src=x onerror=alert(1)>{{ 7*7 }} {model}"""
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, and the text of the scripts, as a browser reads them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self._in_script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._in_script = tag == "script"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_script = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts.append(data)
+
+
+def point(week: int, **values: object) -> WindowPoint:
+    return replace(
+        WindowPoint(f"2026-W{week:02d}", 1990, "healthy", False, 0.1, 0.9, 0.4, 0.11, 0.95, 0.42, 0.5, 3.2, 0.01),
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def incident(value: str = "M07", **values: object) -> OpenIncident:
+    one = OpenIncident("line-a-2026-W12", "inspect", value, "machine", 0.72, AT, "opened", None, "4", True)
+    return replace(one, **values)  # type: ignore[arg-type]
+
+
+def nasty() -> PageData:
+    return PageData(
+        NASTY, AT, NASTY, AT, points=[point(2), point(3, window=NASTY, report=NASTY, alarm=True)],
+        named=[Named(NASTY, NASTY, 0.7, 0.6, 0.8, 0.1)],
+        incidents=[incident(NASTY, column=NASTY, key=NASTY, challenger=NASTY)],
+        ledger=[LedgerLine(AT, NASTY, NASTY, NASTY, NASTY)],
+        received=Received(1, 1, 1, 1, 0, 0, [NASTY], [(NASTY, 1)]), tracking_uri=NASTY,
+    )  # fmt: skip
+
+
+def test_no_value_becomes_markup_or_script() -> None:
+    plain = PageData("a", AT, "1", AT, points=[point(2), point(3, alarm=True, report="r")],
+                     named=[Named("c", "v", 0.7, 0.6, 0.8, 0.1)], incidents=[incident()],
+                     ledger=[LedgerLine(AT, "a", "b", "c", "d")],
+                     received=Received(1, 1, 1, 1, 0, 0, ["f"], [("r", 1)]))  # fmt: skip
+    found, wanted = Outline(render_page(nasty())), Outline(render_page(plain))
+    assert [tag for tag, _ in found.tags] == [tag for tag, _ in wanted.tags]
+    assert found.scripts == wanted.scripts
+    assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
+
+
+def test_a_value_with_braces_is_not_filled_in() -> None:
+    text = render_page(nasty())
+    assert "{{ 7*7 }}" in text
+    assert "49 {" not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_empty_page_says_so_in_both_languages(language: str) -> None:
+    text, catalogue = render_page(PageData("line-a", AT), language), words("page", language)
+    assert f'<html lang="{language}">' in text
+    for key in ("status.no_model", "say.no_model", "figures.none", "incidents.none", "where.none"):
+        assert catalogue[key] in text, key
+    assert "<svg" not in text
+
+
+def test_a_champion_without_a_judged_window_collects_labels() -> None:
+    data = PageData("line-a", AT, "1", AT)
+    assert data.status == "too_few_labels"
+    assert words("page", "en")["say.too_few_labels"] in render_page(data)
+
+
+def test_an_open_incident_decides_the_status_and_gives_the_commands() -> None:
+    data = PageData("line-a", AT, "3", AT, points=[point(12)], incidents=[incident()])
+    assert data.status == "inspect"
+    for answer in ("--repaired", "--new-normal"):
+        assert f"softad alerts ack line-a-2026-W12 {answer}" in render_page(data)
+
+
+def test_an_answered_incident_asks_for_no_answer() -> None:
+    data = PageData("line-a", AT, "3", AT, points=[point(12)], incidents=[incident(answer="repaired")])
+    assert "softad alerts ack" not in render_page(data)
+
+
+def test_windows_without_figures_leave_gaps_and_not_zeros() -> None:
+    gap = WindowPoint("2026-W03", 12, "too_few_labels")
+    text = render_page(PageData("line-a", AT, "1", AT, points=[point(2), gap, point(4)]))
+    assert "nan" not in text.lower().split("<body>")[1]
+    assert "None" not in text
+    assert text.count('class="number"') == 3
+
+
+def test_a_year_of_windows_is_small_and_asks_nobody_outside() -> None:
+    data = PageData("line-a", AT, "1", AT, points=[point(week, alarm=week % 20 == 0) for week in range(1, 53)])
+    text = render_page(data)
+    assert len(text.encode()) < 1_000_000
+    # Fragment links and the namespace of SVG are no requests.
+    assert re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", text) == []
+    assert "@import" not in text
+
+
+def test_the_bundle_lies_beside_the_models_and_no_part_is_left(tmp_path: Path) -> None:
+    path = write_page(PageData("line-a", AT), tmp_path / "page" / "line-a")
+    bundle = tmp_path / "page" / "shared" / "plotly.min.js"
+    before = bundle.stat()
+    assert before.st_size > 1_000_000
+    write_page(PageData("line-a", AT, "1", AT), path.parent)
+    assert bundle.stat().st_mtime_ns == before.st_mtime_ns
+    assert sorted(each.name for each in (tmp_path / "page").rglob("*") if each.is_file()) == [
+        "index.html",
+        "plotly.min.js",
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_list_of_models_links_each(tmp_path: Path, language: str) -> None:
+    text = write_index(["line-a", NASTY], tmp_path, language).read_text(encoding="utf-8")
+    outline = Outline(text)
+    assert outline.scripts == []
+    assert [attributes["href"] for tag, attributes in outline.tags if tag == "a"] == [
+        "line-a/index.html", f"{NASTY}/index.html",
+    ]  # fmt: skip
+
+
+def test_an_unknown_language_is_refused() -> None:
+    with pytest.raises(ValueError, match="language is 'fr'"):
+        render_page(PageData("line-a", AT), "fr")
