@@ -272,7 +272,7 @@ def outcomes(context: Context) -> list[WindowOutcome]:
 
 def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFrame:
     """`rows` (with `label`) joined with the predictions of one model version; adds `loss` and `prediction`."""
-    from monitoring.losses import regression_losses, row_losses
+    from monitoring.losses import FLOOR, regression_losses, row_losses
 
     settings = context.settings
     predictions = context.store.read(
@@ -284,12 +284,16 @@ def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFr
     if joined.empty:
         return joined.assign(loss=pd.Series(dtype=float))
     if settings.task.kind == "classification":
-        bundle = context.tracker.load(version)
-        loss = row_losses(
-            joined["label"].to_numpy(),
-            classes=bundle.classes or [],
-            probabilities=np.vstack(joined["probabilities"].tolist()),
-        )
+        classes = context.tracker.load(version).classes or []
+        # A class that was added after the training got no probability at all: the model is as wrong as can be.
+        loss = np.full(len(joined), -np.log(FLOOR))
+        known = joined["label"].isin(classes).to_numpy()
+        if known.any():
+            loss[known] = row_losses(
+                joined.loc[known, "label"].to_numpy(),
+                classes=classes,
+                probabilities=np.vstack(joined.loc[known, "probabilities"].tolist()),
+            )
     else:
         scale = context.tracker.load(version).target_scale or (0.0, 1.0)
         loss = regression_losses(joined["label_value"].to_numpy(float), joined["value"].to_numpy(float), scale[1])
@@ -321,8 +325,9 @@ def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[s
     if plain is not None:
         from flows.images import image_reader
 
-        truth = judged["label"] if settings.task.kind == "classification" else judged["label_value"]
-        other = plain.row_losses(judged, truth.to_numpy(), images=image_reader(context.workspace))
+        told = judged if plain.classes is None else judged[judged["label"].isin(plain.classes)]
+        truth = told["label"] if settings.task.kind == "classification" else told["label_value"]
+        other = plain.row_losses(told, truth.to_numpy(), images=image_reader(context.workspace))
         figures["erm"] = figures_document(three_figures(other, seed=settings.monitoring.seed))
     if settings.task.kind == "classification":
         wrong = judged["prediction"].astype(str) != judged["label"].astype(str)

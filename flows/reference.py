@@ -7,7 +7,7 @@ from datetime import datetime
 import pandas as pd
 
 from flows.context import Context
-from flows.dataset import labelled_rows
+from flows.holdout import held_out_rows
 
 
 def held_out_losses(context: Context, version: str, *, since: datetime | None = None) -> tuple[pd.DataFrame, int]:
@@ -25,14 +25,16 @@ def held_out_losses(context: Context, version: str, *, since: datetime | None = 
     from flows.images import image_reader
 
     settings = context.settings
-    rows = labelled_rows(context.store, settings, until=None)
     newest = context.store.sql("SELECT max(_seq) AS top FROM inspections")["top"].iloc[0]
     after_seq = -1 if pd.isna(newest) else int(newest)
-    held = rows[rows["fold"] == "holdout"]
+    held = held_out_rows(context.store, context.tracker, settings, [version])
     if since is not None and settings.data.time is not None:
         held = held[held["_time"] >= since]
+    bundle = context.tracker.load(version)
+    if bundle.classes is not None:
+        held = held[held["label"].isin(bundle.classes)]
     if held.empty:
         return pd.DataFrame({"_id": [], "loss": [], "window": []}).astype({"_id": str, "loss": float}), after_seq
     truth = held["label"] if settings.task.kind == "classification" else held["label_value"]
-    losses = context.tracker.load(version).row_losses(held, truth.to_numpy(), images=image_reader(context.workspace))
+    losses = bundle.row_losses(held, truth.to_numpy(), images=image_reader(context.workspace))
     return held[["_id", "window"]].assign(loss=losses)[["_id", "loss", "window"]].reset_index(drop=True), after_seq
