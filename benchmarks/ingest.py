@@ -143,7 +143,8 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     table = Table(title="Taking in CSV: 30 columns, 30 expectations, imports excluded, best run")
-    for column in ("rows", "seconds", "rows/s", "at least", "processor s", "peak memory", "at most", "reached"):
+    wanted = f"rows/s (at least {LEAST_ROWS_A_SECOND:,})", f"peak GB (at most {MOST_BYTES / 1e9})"
+    for column in ("rows", "s", "processor s", *wanted, "reached"):
         table.add_column(column, justify="right")
     document, missed = {}, False
     for rows, runs in sizes.items():
@@ -152,8 +153,8 @@ def main(argv: list[str] | None = None) -> int:
         reached = speed >= LEAST_ROWS_A_SECOND and peak <= MOST_BYTES
         missed |= not reached
         table.add_row(
-            f"{rows:,}", f"{best['seconds']:.1f}", f"{speed:,.0f}", f"{LEAST_ROWS_A_SECOND:,}", f"{best['cpu']:.1f}",
-            f"{peak / 1e9:.2f} GB", f"{MOST_BYTES / 1e9:.1f} GB", "yes" if reached else "NO",
+            f"{rows:,}", f"{best['seconds']:.1f}", f"{best['cpu']:.1f}", f"{speed:,.0f}", f"{peak / 1e9:.2f}",
+            "yes" if reached else "NO",
         )  # fmt: skip
         document[str(rows)] = {"rows_a_second": speed, "peak_bytes": peak, "reached": reached, "runs": runs}
     Console().print(table)

@@ -75,7 +75,7 @@ def ingest_file(
     Parameters
     ----------
     now: time of the ingest, aware.
-    from_inbox: move the file to the archive once it is taken in; a label file is told by its folder too.
+    from_inbox: move the file to the archive once it is taken in.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def ingest_file(
     path = Path(path)
     with workspace.lock("ingest"):
         clear_staging(workspace)
-        report = _ingest(path, settings, store, workspace, now=now, from_inbox=from_inbox)
+        report = _ingest(path, settings, store, workspace, now=now)
         if from_inbox:
             _archive(path, report.sha, settings, workspace)
     return report
@@ -135,9 +135,7 @@ def refusal_key(path: Path, sha: str, digest: str) -> str:
     return f"refused:{sha}:{digest}:{path.parent.name == 'labels'}:{path.name}"
 
 
-def _ingest(
-    path: Path, settings: Settings, store: Store, workspace: Workspace, *, now: datetime, from_inbox: bool
-) -> IngestReport:
+def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, *, now: datetime) -> IngestReport:
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file; check the path")
     try:
@@ -145,7 +143,7 @@ def _ingest(
         sha = file_sha(path)
     except PermissionError as error:
         raise BadInput(f"{path}: the file may not be read; give this user the right to read it") from error
-    asked = from_inbox and path.parent == workspace.inbox / "labels"
+    asked = path.absolute().parent == workspace.inbox / "labels"
     kind: Kind = "labels" if asked else "inspections"
     if store.has("files", sha):
         return _already(path, sha, store)
