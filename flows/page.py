@@ -38,6 +38,7 @@ def page_data(context: Context, *, now: datetime) -> PageData:
     entries = ledger.read(context.store)
     looks = outcomes(context)
     promoted = _promotions(entries, looks)
+    placed = next((look for look in reversed(looks) if look.details.get("places")), None)
     return PageData(
         model=context.settings.name,
         written_at=now,
@@ -45,8 +46,9 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         champion_since=life.started_at if life else None,
         alarm_budget=context.settings.monitoring.alarm_budget,
         horizon=context.settings.monitoring.windows,
-        points=[_point(look, promoted, context.settings.name) for look in looks],
-        named=_named(looks),
+        points=[_point(look, promoted, context) for look in looks],
+        named=_named(placed),
+        named_window=placed.window if placed else "",
         incidents=[
             OpenIncident(
                 one.key, one.verdict, one.value, one.column, one.share, one.since, one.state, one.answer,
@@ -97,7 +99,7 @@ def _promotions(entries: list[ledger.Entry], looks: list[WindowOutcome]) -> set[
     return found
 
 
-def _point(look: WindowOutcome, promoted: set[str], model: str) -> WindowPoint:
+def _point(look: WindowOutcome, promoted: set[str], context: Context) -> WindowPoint:
     figures: dict[str, Any] = look.figures
     erm = figures.get("erm", {})
 
@@ -110,16 +112,25 @@ def _point(look: WindowOutcome, promoted: set[str], model: str) -> WindowPoint:
         erm_mean=value(erm, "mean"), erm_tail=value(erm, "tail"), erm_stability=value(erm, "stability"),
         statistic=look.statistic, threshold=look.threshold, budget_spent=look.budget_spent,
         promoted=look.window in promoted,
-        report=f"../../reports/{model}/{look.report}" if look.report else None,
+        report=_report(look, context),
     )  # fmt: skip
 
 
-def _named(looks: list[WindowOutcome]) -> list[Named]:
-    if not looks:
+def _report(look: WindowOutcome, context: Context) -> str | None:
+    if look.report is None:
+        return None
+    # HTML is kept for alarms and the last windows only.
+    html = Path(look.report).with_suffix(".html").name
+    name = html if (context.workspace.reports / html).exists() else look.report
+    return f"../../reports/{context.settings.name}/{name}"
+
+
+def _named(look: WindowOutcome | None) -> list[Named]:
+    if look is None:
         return []
     return [
         Named(found["column"], str(found["value"]), found["share"], found["low"], found["high"], found["row_share"])
-        for found in looks[-1].details.get("places", [])[:8]
+        for found in look.details["places"][:8]
         if found["share"] > 0
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 HEIGHT = 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 14, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 20, 14, 26
 
 
 @dataclass(frozen=True)

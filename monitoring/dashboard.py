@@ -1,4 +1,4 @@
-"""The page: one static file that shows a manager three figures and the shift what waits for it.
+"""The page: one static file that shows a manager three figures, and the shift what waits for it.
 
 Both languages are in the file and a switch changes between them; it needs no network, and no script to be read.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from datetime import datetime
@@ -84,7 +85,7 @@ def render_page(data: PageData, language: str = "en") -> str:
         title=words("page", language)["title"].format(model=data.model),
         at=_moment(data.written_at),
         cards=[_card(name, points) for name in FIGURES],
-        scan_chart=_scan_chart(points),
+        scan_charts=[("wide", _scan_chart(points, 1000)), ("slim", _scan_chart(points, 340))],
         zoom=json.dumps(_zoom(points)),
         lives=max(round(1 / data.alarm_budget), 1),
         spent=spent,
@@ -107,18 +108,21 @@ def _card(name: str, points: list[WindowPoint]) -> dict[str, Any]:
         alarms=[point.alarm for point in points], promotions=[point.promoted for point in points],
         labelled_by=f"card-{name}", width=340,
     )  # fmt: skip
-    trend = None
+    trend, change = None, ""
     if len(known) > 1:
-        change = known[-1] - known[-2]
-        still = abs(change) <= _STILL * abs(known[-2])
-        trend = "same" if still else ("worse" if change > 0 else "better")
+        step = known[-1] - known[-2]
+        still = abs(step) <= _STILL * abs(known[-2])
+        trend = "same" if still else ("worse" if step > 0 else "better")
+        if not still and known[-2]:
+            change = f"{step / abs(known[-2]):+.0%}".replace("-", "−")
     last_erm = next((value for value in reversed(erm) if value is not None), None)
     return {
-        "name": name, "value": known[-1] if known else None, "trend": trend, "erm": last_erm, "chart": Markup(chart)  # noqa: S704
+        "name": name, "value": known[-1] if known else None, "trend": trend, "change": change, "erm": last_erm,
+        "chart": Markup(chart),  # noqa: S704
     }  # fmt: skip
 
 
-def _scan_chart(points: list[WindowPoint]) -> Markup:
+def _scan_chart(points: list[WindowPoint], width: int) -> Markup:
     return Markup(  # noqa: S704
         line_chart(
             [point.window for point in points],
@@ -129,25 +133,33 @@ def _scan_chart(points: list[WindowPoint]) -> Markup:
             alarms=[point.alarm for point in points],
             promotions=[point.promoted for point in points],
             labelled_by="concentration",
+            width=width,
         )
     )
 
 
 def _zoom(points: list[WindowPoint]) -> list[dict[str, Any]]:
-    text = words("page", "en")
     wanted = [
-        ("statistic", text["legend.statistic"], "solid"),
-        ("threshold", text["legend.threshold"], "dash"),
-        ("tail", text["figures.tail"], "solid"),
-        ("erm_tail", f"{text['figures.tail']} ({text['legend.erm']})", "dash"),
-        ("mean", text["figures.mean"], "solid"),
-        ("stability", text["figures.stability"], "solid"),
+        ("statistic", "{legend.statistic}", "solid"),
+        ("threshold", "{legend.threshold}", "dash"),
+        ("tail", "{figures.tail}", "solid"),
+        ("erm_tail", "{figures.tail} ({legend.erm})", "dash"),
+        ("mean", "{figures.mean}", "solid"),
+        ("stability", "{figures.stability}", "solid"),
     ]
     names = [point.window for point in points]
     return [
-        {"name": label, "dash": dash, "x": names, "y": [getattr(point, name) for point in points]}
+        {
+            "name": {language: _filled(label, language) for language in LANGUAGES},
+            "dash": dash, "x": names, "y": [getattr(point, name) for point in points],
+        }
         for name, label, dash in wanted
-    ]
+    ]  # fmt: skip
+
+
+def _filled(label: str, language: str) -> str:
+    text = words("page", language)
+    return re.sub(r"\{(.*?)\}", lambda found: text[found[1]], label)
 
 
 def _action(name: str) -> Markup | str:

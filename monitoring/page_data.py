@@ -101,6 +101,11 @@ class Received:
 class PageData:
     """The whole page of one model.
 
+    Attributes
+    ----------
+    points: the judged windows, oldest first.
+    named, named_window: the places of the window in which places were last looked at.
+
     >>> from datetime import UTC
     >>> PageData("line-a", datetime(2026, 4, 6, tzinfo=UTC)).status
     'no_model'
@@ -114,6 +119,7 @@ class PageData:
     horizon: int = 52
     points: Sequence[WindowPoint] = ()
     named: Sequence[Named] = ()
+    named_window: str = ""
     incidents: Sequence[OpenIncident] = ()
     ledger: Sequence[LedgerLine] = ()
     received: Received = field(default_factory=Received)
@@ -124,10 +130,12 @@ class PageData:
         """One word: no_model | inspect | retrain | too_few_labels | healthy."""
         if self.champion is None:
             return "no_model"
-        verdicts = {incident.verdict for incident in self.incidents}
-        for verdict in ("inspect", "retrain"):
-            if verdict in verdicts:
-                return verdict
-        if not self.points:
+        # What a person has answered waits for nobody: the machine's parts are learned, or the machine is as it was.
+        if any(one.verdict == "inspect" and one.answer is None for one in self.incidents):
+            return "inspect"
+        if any(one.verdict == "retrain" or one.answer == "new-normal" for one in self.incidents):
+            return "retrain"
+        # A window that alarmed and whose incident is over says nothing about the model or machine of today.
+        if not self.points or self.points[-1].verdict != "healthy":
             return "too_few_labels"
-        return self.points[-1].verdict
+        return "healthy"

@@ -122,3 +122,19 @@ def test_an_empty_page_says_so(browser: Any, tmp_path: Path) -> None:
     assert "no model yet" in opened.locator(".status").inner_text()
     assert "Nothing waits." in opened.inner_text("body")
     opened.close()
+
+
+def test_the_text_of_the_alarm_chart_is_legible_on_a_phone(page: Any) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    heights = page.evaluate(
+        "[...document.querySelectorAll('section[aria-labelledby=concentration] .tick')]"
+        ".map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
+    )
+    assert min(heights) >= 10
+
+
+def test_the_zoom_chart_follows_the_switch(page: Any) -> None:
+    page.locator("details.zoom summary").click()
+    page.wait_for_selector("#zoom .main-svg", timeout=20_000)
+    page.get_by_role("button", name="日本語").click()
+    page.wait_for_function("document.querySelector('#zoom .legend').textContent.includes('難しい品')", timeout=20_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -149,3 +150,22 @@ def test_the_list_of_models_links_each(tmp_path: Path, language: str) -> None:
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(ValueError, match="language is 'fr'"):
         render_page(PageData("line-a", AT), "fr")
+
+
+@pytest.mark.parametrize(("answer", "status"), [("new-normal", "retrain"), ("repaired", "too_few_labels")])
+def test_an_answered_incident_no_longer_asks_to_check(answer: str, status: str) -> None:
+    data = PageData("line-a", AT, "3", AT, points=[point(12, verdict="inspect")], incidents=[incident(answer=answer)])
+    assert data.status == status
+
+
+def test_a_verdict_without_an_open_incident_waits_for_nobody() -> None:
+    data = PageData("line-a", AT, "3", AT, points=[point(12, verdict="inspect", promoted=True)])
+    assert data.status == "too_few_labels"
+    assert words("page", "en")["say.inspect"] not in render_page(data)
+
+
+def test_the_names_in_the_zoom_chart_are_in_both_languages() -> None:
+    found = Outline(render_page(PageData("line-a", AT, "1", AT, points=[point(2), point(3)])))
+    series = next(attributes["data-series"] for _, attributes in found.tags if "data-series" in attributes)
+    for language in LANGUAGES:
+        assert words("page", language)["figures.tail"] in [one["name"][language] for one in json.loads(series or "[]")]
