@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from deltalake import DeltaTable, WriterProperties
 
-__all__ = ["TABLES", "Store", "current_labels", "current_rows", "translated"]
+__all__ = ["TABLES", "Store", "current_labels", "current_rows"]
 
 _ATTEMPTS = 8
 """How often an append is tried while other processes write to the same table."""
