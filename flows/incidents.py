@@ -61,12 +61,13 @@ def open_new_incidents(context: Context, outcomes: list[WindowOutcome], *, now: 
         if key in known:
             continue
         incident = incident_of(context, key, outcome, now=now)
-        save_incident(context, incident, event="opened", now=now)
+        # The ledger first: an incident that is in the tables is not opened again, so what comes after it could be lost.
         ledger.enter(
             context.store, key=f"incident:{key}", actor="softad", action="incident.opened", subject=key,
             details={"verdict": incident.verdict, "column": incident.column, "value": incident.value,
                      "share": incident.share, "window": outcome.window}, at=now,
         )  # fmt: skip
+        save_incident(context, incident, event="opened", now=now)
         opened.append(incident)
     return opened
 

@@ -98,7 +98,7 @@ def begin_life(
         "reason": reason,
         "cause": cause,
     }
-    store.append("lives", pd.DataFrame([record]), key=f"life:{name}")
+    # The ledger first: a life that is in the tables is not begun again, so what comes after it could be lost.
     ledger.enter(
         store,
         key=f"life:{name}",
@@ -108,6 +108,7 @@ def begin_life(
         details={"model_version": model_version, "reason": reason, "reference_rows": len(reference), "cause": cause},
         at=now,
     )
+    store.append("lives", pd.DataFrame([record]), key=f"life:{name}")
     return Life(name, model_version, now, after_seq, scan, reason)
 
 

@@ -160,7 +160,8 @@ def judge(context: Context, life: Life, due: DueWindow, *, now: datetime) -> Win
             verdict="too_few_labels", figures={}, findings=[], details={"missing": missing}, report=None,
         ), scan=None)  # fmt: skip
     figures = window_figures(context, judged, life)
-    if life.scan is None:
+    # A process that died after the scan began left the window unrecorded, and its rows in the reference: not judged.
+    if life.scan is None or store.has("references", f"reference:{life.name}:{due.window}"):
         extend_reference(
             store, life, judged[["_id", "loss"]], window=due.window,
             min_reference_rows=settings.monitoring.min_reference_rows,

@@ -114,13 +114,14 @@ def answer_incident(
         answered = incident.answered(answer, actor=actor, at=now, repaired_at=at)
     except ValueError as error:
         raise BadConfig(str(error)) from error
-    save_incident(context, answered, event="acknowledged", now=now)
+    # Saved last: what is in the tables is not answered again, so what came after it could be lost.
     ledger.enter(
-        context.store, key=f"answer:{key}", actor=actor, action="incident.acknowledged", subject=key,
+        context.store, key=f"answer:{key}:{answer}", actor=actor, action="incident.acknowledged", subject=key,
         details={"answer": answer, "repaired_at": answered.repaired_at.isoformat() if answered.repaired_at else None},
         at=now,
     )  # fmt: skip
     alert(context, answered, "acknowledged", now=now)
+    save_incident(context, answered, event="acknowledged", now=now)
     return answered
 
 
@@ -133,12 +134,12 @@ def close_incident(config: Path | None, workspace: Path, key: str, *, reason: st
     now, who = utc_now(), by or current_actor()
     resume_life(context, cause=f"closed:{key}", reason="closed by a person", actor=who, now=now)
     closed = incident.closed(now, reason=reason)
-    save_incident(context, closed, event="closed", now=now)
     ledger.enter(
         context.store, key=f"close:{key}", actor=who, action="incident.closed", subject=key,
         details={"reason": reason}, at=now,
     )  # fmt: skip
     alert(context, closed, "closed", now=now)
+    save_incident(context, closed, event="closed", now=now)
     return Reply(
         {"incident": closed.to_dict()}, [f"{key} is closed; the champion is watched anew from the next rows on"]
     )
@@ -197,13 +198,17 @@ def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None
     settings, path = context.settings, context.settings.source
     if path is None or settings.task.kind != "classification":
         raise BadConfig("classes belong to a classification task; this config has another task")
-    if name in settings.task.classes:
-        return Reply({"classes": settings.task.classes, "released": 0}, [f"{name!r} is among the classes already"])
-    task = settings.task.model_copy(update={"classes": [*settings.task.classes, name]})
-    changed = settings.model_copy(update={"task": task})
-    write_atomically(path, dump_settings(changed))
+    known = name in settings.task.classes
+    task = settings.task
+    if not known:
+        task = task.model_copy(update={"classes": [*task.classes, name]})
+        settings = settings.model_copy(update={"task": task})
+        write_atomically(path, dump_settings(settings))
     now, who = utc_now(), by or current_actor()
-    released = release_waiting(name, changed, context.store)
+    # Also for a class that is there already: the labels still wait where the process died right after the config.
+    released = release_waiting(name, settings, context.store)
+    if known and not released:
+        return Reply({"classes": task.classes, "released": 0}, [f"{name!r} is among the classes already"])
     ledger.enter(
         context.store, key=f"class:{name}", actor=who, action="config.class-added", subject=name,
         details={"config": str(path), "released": released}, at=now,

@@ -6,6 +6,9 @@ What an incident asks for (see `pending`):
 - verdict `inspect`, nobody has answered: train a challenger without the named slice's rows, and hold it;
 - answered `new-normal`, or verdict `retrain`: train with all rows, then the gates; refused: again with the next window;
 - answered `repaired`: the held challenger goes to the gates; then a new life, with the reference as it was.
+
+An incident's new state is saved last, after the ledger and the outbox: it is what tells the next process that all is
+done. Ledger and outbox keep each key once, so doing the step again adds nothing.
 """
 
 from __future__ import annotations
@@ -182,8 +185,8 @@ def _hold(context: Context, incident: Incident, *, now: datetime) -> Action:
         at=now,
     )  # fmt: skip
     held = incident.with_challenger(training.version, held=True)
-    save_incident(context, held, event="challenger", now=now)
     alert(context, held, "challenger", now=now)
+    save_incident(context, held, event="challenger", now=now)
     return Action("held", incident.key, training, None)
 
 
@@ -196,11 +199,11 @@ def _with_all_rows(context: Context, incident: Incident, *, now: datetime) -> Ac
     version = action.training.version if action.training else None
     updated = incident.with_challenger(version, held=False).tried(window)
     if action.promoted:
-        save_incident(context, updated.closed(now, reason="promoted"), event="closed", now=now)
         alert(context, updated.closed(now, reason="promoted"), "promoted", now=now)
+        save_incident(context, updated.closed(now, reason="promoted"), event="closed", now=now)
     else:
-        save_incident(context, updated, event="tried", now=now)
         alert(context, updated, "refused", now=now)
+        save_incident(context, updated, event="tried", now=now)
     return action
 
 
@@ -213,8 +216,8 @@ def _after_repair(context: Context, incident: Incident, *, now: datetime) -> Act
         resume_life(context, cause=f"repaired:{incident.key}", reason="repaired", actor=SYSTEM, now=now,
                     since=incident.repaired_at or now)  # fmt: skip
     closed = incident.closed(now, reason="repaired")
-    save_incident(context, closed, event="closed", now=now)
     alert(context, closed, "closed", now=now)
+    save_incident(context, closed, event="closed", now=now)
     return action
 
 
