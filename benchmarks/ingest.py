@@ -150,7 +150,8 @@ def main(argv: list[str] | None = None) -> int:
     for rows, runs in sizes.items():
         best = min(runs, key=lambda run: run["seconds"])
         speed, peak = rows / best["seconds"], max(run["peak"] for run in runs)
-        reached = speed >= LEAST_ROWS_A_SECOND and peak <= MOST_BYTES
+        # The speed is asked of the first size, the memory of all.
+        reached = (speed >= LEAST_ROWS_A_SECOND or rows != options.rows[0]) and peak <= MOST_BYTES
         missed |= not reached
         table.add_row(
             f"{rows:,}", f"{best['seconds']:.1f}", f"{best['cpu']:.1f}", f"{speed:,.0f}", f"{peak / 1e9:.2f}",
