@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ import pytest
 
 from flows.context import Context, open_context
 from flows.cycle import run_steps
-from flows.dataset import exclusions
 from flows.incidents import all_incidents
-from flows.trainings import latest_training
 
 pytestmark = pytest.mark.slow
 
@@ -43,12 +40,6 @@ def story(home: Path, *words: str) -> dict[str, Any]:
 def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     home = tmp_path_factory.mktemp("learned")
     return story(home), home / "workspace"
-
-
-@pytest.fixture(scope="module")
-def mended(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    home = tmp_path_factory.mktemp("mended")
-    return story(home, "--answer", "repaired"), home / "workspace"
 
 
 def context_of(workspace: Path) -> Context:
@@ -108,16 +99,3 @@ def test_the_second_demo_replaces_the_first_and_never_a_plants_data(tmp_path: Pa
     assert ended.returncode == 2
     assert "was not made by a demo" in ended.stderr
     assert (tmp_path / "workspace" / "parts.csv").exists()
-
-
-def test_rows_between_change_and_repair_train_no_model(mended: tuple[dict[str, Any], Path]) -> None:
-    told, workspace = mended
-    context = context_of(workspace)
-    rules = exclusions(context.store, context.settings)
-    assert [(rule.column, rule.value, rule.lasting) for rule in rules] == [("machine", told["changed"]["value"], True)]
-    training = latest_training(context.tracker)
-    assert training is not None
-    assert training.rows["excluded"] > 0
-    weeks = {week["week"]: week for week in told["weeks"]}
-    assert weeks[6]["verdict"] == "healthy"
-    assert datetime.now(UTC) > rules[0].until  # type: ignore[operator]
