@@ -36,11 +36,11 @@ MODEL, REFERENCE, BUNDLE = "model", "reference", "bundle"
 KEY = "softad.key"
 
 _PATIENCE = {
-    # A server that is away is told within seconds; MLflow's own patience is several minutes.
+    # A server that is away is told within seconds, one that hangs within a minute; MLflow's own patience is longer.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
@@ -74,8 +74,9 @@ class Tracker:
         """MLflow's own client, for what has no method here."""
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
-        for name in ("mlflow.store.db.utils", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        # It prints a traceback for each error that it then raises; a person gets one sentence for it.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         from mlflow import MlflowClient
 
         self.workspace.mlflow.mkdir(parents=True, exist_ok=True)
