@@ -8,13 +8,10 @@ The only module that knows Delta Lake. Everything else asks questions in SQL (Du
 
 from __future__ import annotations
 
-import atexit
-import os
 import re
 import time
-import weakref
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -22,6 +19,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from flows.disk import translated
+from flows.engine import Engine, duckdb_type, quoted, selection
 from flows.errors import BadConfig, Unavailable
 from flows.schemas import TABLES, conform
 
@@ -63,8 +61,7 @@ class Store:
         self.remote = "://" in str(folder)
         self.root = str(folder).rstrip("/") if self.remote else str(Path(folder).absolute())
         self.storage_options = dict(storage_options) if storage_options else None
-        self._engine: duckdb.DuckDBPyConnection | None = None
-        self._engine_process = 0
+        self._engine = Engine()
 
     def append(self, table: str, frame: Any, *, key: str, distinct: Collection[str] = ()) -> bool:
         """Append rows exactly once for this table and key; `False`, and nothing written, when they are there already.
@@ -149,7 +146,7 @@ class Store:
         version: the table as it was then; now when not given.
         """
         self._uri(table)  # refuses a name that is no table's
-        query = _selection(quoted(table), columns, where, order)
+        query = selection(quoted(table), columns, where, order)
         return self.sql(query, versions={} if version is None else {table: version})
 
     def sql(self, query: str, *, versions: Mapping[str, int] | None = None, **tables: Any) -> pd.DataFrame:
@@ -171,10 +168,13 @@ class Store:
         ----------
         spill: a folder for intermediate results; with it the query keeps to 500 MB of memory.
         """
-        with translated("the tables"), self._connection(query, versions or {}, tables) as connection:
-            if spill is not None:
-                folder = str(spill).replace("'", "''")
-                connection.execute(f"SET memory_limit = '500MB'; SET temp_directory = '{folder}'")
+        with translated("the tables"), self._engine.connection(spill) as connection:
+            words = set(re.findall(r"\w+", query))
+            for name, frame in tables.items():
+                connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else _arrow(frame))
+            for table in TABLES:
+                if table in words and table not in tables:
+                    self._register(connection, table, (versions or {}).get(table))
             return connection.sql(query).to_arrow_table()
 
     def version(self, table: str) -> int | None:
@@ -284,28 +284,6 @@ class Store:
                         f"{_plain(after)}; list it in the config as before, or give the new kind of column a new name"
                     )
 
-    @contextmanager
-    def _connection(
-        self, query: str, versions: Mapping[str, int], tables: Mapping[str, Any]
-    ) -> Iterator[duckdb.DuckDBPyConnection]:
-        import duckdb
-
-        words = set(re.findall(r"\w+", query))
-        # Starting an engine takes longer than a small query; one is kept, and each query has a connection of its own,
-        # with views that only it sees. A forked process starts its own.
-        if self._engine is None or self._engine_process != os.getpid():
-            self._engine = duckdb.connect(config={"autoinstall_known_extensions": "false", "threads": "2"})
-            self._engine_process = os.getpid()
-            _WITH_ENGINE.add(self)
-        with self._engine.cursor() as connection:
-            connection.execute("SET TimeZone='UTC'")
-            for name, frame in tables.items():
-                connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else _arrow(frame))
-            for table in TABLES:
-                if table in words and table not in tables:
-                    self._register(connection, table, versions.get(table))
-            yield connection
-
     def _register(self, connection: duckdb.DuckDBPyConnection, table: str, version: int | None) -> None:
         opened = self._open(table, version)
         files = [] if opened is None else sorted(opened.file_uris())
@@ -323,18 +301,8 @@ class Store:
             # Delta Lake gives addresses, in which spaces and the like are escaped.
             listed = ", ".join("'" + unquote(name).replace("'", "''") + "'" for name in files)
             source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-        extra = "".join(f", NULL::{_duckdb_type(field.type)} AS {quoted(field.name)}" for field in absent)
+        extra = "".join(f", NULL::{duckdb_type(field.type)} AS {quoted(field.name)}" for field in absent)
         connection.execute(f"CREATE TEMP VIEW {quoted(table)} AS SELECT *{extra} FROM {source}")
-
-
-_WITH_ENGINE: weakref.WeakSet[Store] = weakref.WeakSet()
-
-
-@atexit.register
-def _let_go() -> None:
-    """An engine that is still held when the interpreter goes down is reported by its library as a leak."""
-    for store in list(_WITH_ENGINE):
-        store._engine = None
 
 
 def current_rows(
@@ -347,39 +315,23 @@ def current_rows(
     columns, where: as in `Store.read`; the condition is applied to the newest versions.
     version: of the table `inspections`, to see what was the newest then.
     """
-    return _newest(store, "inspections", _selection("t", columns, where, "_seq, _id"), version)
+    return _newest(store, "inspections", selection("t", columns, where, "_seq, _id"), version)
 
 
 def current_labels(
     store: Store, *, columns: list[str] | None = None, where: str | None = None, version: int | None = None
 ) -> pd.DataFrame:
     """The newest label of every id, also of ids whose inspection has not come yet; ordered by id."""
-    return _newest(store, "labels", _selection("t", columns, where, "_id"), version)
+    return _newest(store, "labels", selection("t", columns, where, "_id"), version)
 
 
-def _newest(store: Store, table: str, selection: str, version: int | None) -> pd.DataFrame:
+def _newest(store: Store, table: str, chosen: str, version: int | None) -> pd.DataFrame:
     # Few ids have a second version: joining those few is far cheaper than ranking all rows.
     query = (
         f"WITH newest AS (SELECT _id, max(_version) AS top FROM {table} WHERE _version > 1 GROUP BY _id), "
-        f"t AS (SELECT r.* FROM {table} r LEFT JOIN newest USING (_id) WHERE top IS NULL OR r._version = top) "
-        + selection
+        f"t AS (SELECT r.* FROM {table} r LEFT JOIN newest USING (_id) WHERE top IS NULL OR r._version = top) " + chosen
     )
     return store.sql(query, versions={} if version is None else {table: version})
-
-
-def _selection(source: str, columns: list[str] | None, where: str | None, order: str | None) -> str:
-    chosen = "*" if columns is None else ", ".join(quoted(name) for name in columns)
-    query = f"SELECT {chosen} FROM {source}"
-    return query + (f" WHERE {where}" if where else "") + (f" ORDER BY {order}" if order else "")
-
-
-def quoted(name: str) -> str:
-    """A column or table name as SQL takes it, whatever characters it has.
-
-    >>> quoted('Torque [Nm]'), quoted('a"b')
-    ('"Torque [Nm]"', '"a""b"')
-    """
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _written(schema: pa.Schema, distinct: Collection[str]) -> WriterProperties:
@@ -412,19 +364,6 @@ def _conformed_stream(reader: pa.RecordBatchReader, declared: pa.Schema) -> pa.R
             yield from conform(pa.Table.from_batches([batch]), declared).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, batches())
-
-
-def _duckdb_type(kind: pa.DataType) -> str:
-    names = {
-        pa.string(): "VARCHAR",
-        pa.int64(): "BIGINT",
-        pa.int32(): "INTEGER",
-        pa.float64(): "DOUBLE",
-        pa.bool_(): "BOOLEAN",
-        pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
-        pa.list_(pa.float32()): "FLOAT[]",
-    }
-    return names[kind]
 
 
 def _plain(kind: pa.DataType) -> str:

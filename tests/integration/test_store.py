@@ -236,3 +236,15 @@ def test_a_full_disk_is_one_sentence(store: Store, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(deltalake, "write_deltalake", full)
     with pytest.raises(Unavailable, match="table ledger: the disk is full"):
         store.append("ledger", pd.DataFrame({"key": ["a"]}), key="a")
+
+
+def test_a_query_that_spills_leaves_no_limit_behind(store: Store, tmp_path: Path) -> None:
+    store.append("labels", pd.DataFrame({"_id": ["a"], "label": ["0"]}), key="1")
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    asked = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS folder FROM labels"
+    limited = store.arrow(asked, spill=spill).to_pylist()[0]
+    assert (limited["memory"], limited["folder"]) == ("476.8 MiB", str(spill))
+    after = store.arrow(asked).to_pylist()[0]
+    assert after["memory"] != limited["memory"]
+    assert after["folder"] != limited["folder"]
