@@ -268,7 +268,7 @@ def consider_version(
         context.store, context.tracker, context.settings, context.workspace, training=training, now=now, actor=actor
     )
     if decision.promoted:
-        ensure_life(context, now=now, actor=actor, since=incident.since if incident else None)
+        ensure_life(context, now=now, actor=actor)
     return Action("considered", incident.key if incident else None, training, decision)
 
 
