@@ -1,0 +1,227 @@
+"""Run by test_cycle_crash.py in a process of its own: cycles that die after an append, each in a forked child.
+
+A process that has used Delta Lake has threads, and must not be forked; this one only imports, and its children work.
+The workspace is always at the same path, because MLflow knows its artifacts by absolute path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import deltalake  # noqa: F401  (imported once here, so that the children need not)
+import duckdb  # noqa: F401
+import evidently  # noqa: F401
+import great_expectations  # noqa: F401
+import mlflow  # noqa: F401
+import pandas as pd
+import torch
+import yaml
+
+import monitoring.report  # noqa: F401
+from flows import ledger
+from flows.context import Context, open_context
+from flows.cycle import run_steps
+from flows.demo import after, drop, write_demo_config
+from flows.incidents import all_incidents, open_incidents
+from flows.people import answer_incident
+from flows.store import Store
+from softad.simulation import InspectionLine
+
+HISTORY = 3
+CRASHED = 77
+INGEST = {"files", "inspections", "quarantine", "labels"}
+"""Tables of the ingest, whose crashes have a test of their own."""
+
+SMALL = {
+    "training": {"epochs": 12, "patience": 4, "hidden": [32], "thetas": [0.2], "batch_size": 128, "threads": 1,
+                 "learning_rate": 0.01},
+    "monitoring": {"alarm_budget": 0.5, "windows": 2, "min_reference_rows": 200, "html_reports": 0},
+    "promotion": {"mean_margin": 99, "tail_margin": 99, "stability_margin": 99, "recall_margin": 1,
+                  "slice_margin": 99, "resamples": 200},
+}  # fmt: skip
+"""As small and as ready to alarm and to promote as can be: here only the order of the writes matters."""
+
+
+def in_child(work: Callable[[], Any], answer: Path) -> int:
+    """Run `work` in a fork, and write what it returns as JSON. Returns its status."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            torch.set_num_threads(1)
+            answer.write_text(json.dumps(work(), default=str))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class Site:
+    """One workspace, put back to a template before each crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.line = InspectionLine(seed=1, rows_per_week=600, change="concentrated", change_week=1)
+
+    def context(self) -> Context:
+        return open_context(None, self.folder)
+
+    def prepare(self) -> None:
+        """History, the first champion, and the files of week 1 in the inbox."""
+        config = write_demo_config(self.folder)
+        document = yaml.safe_load(config.read_text())
+        for name, values in SMALL.items():
+            document[name] = document.get(name, {}) | values
+        config.write_text(yaml.safe_dump(document))
+        for week in range(-HISTORY + 1, 1):
+            drop(self.context(), self.line, week)
+        self.cycle(0)
+        drop(self.context(), self.line, 1)
+
+    def cycle(self, week: int) -> dict[str, Any]:
+        report = run_steps(self.context(), now=after(self.line, week))
+        return {"windows": [one.window for one in report.outcomes], "notes": report.notes, "status": report.status,
+                "actions": [action.kind for action in report.actions]}  # fmt: skip
+
+    def answer(self, answer: str, week: int = 2) -> dict[str, Any]:
+        """The shift's answer to every open incident; the process may die in it."""
+        now, at = after(self.line, week), self.repaired_at(week) if answer == "repaired" else None
+        found = [
+            answer_incident(self.context(), incident.key, answer=answer, at=at, actor="shift", now=now)
+            for incident in open_incidents(self.context().store)
+        ]
+        return {"answered": [one.key for one in found]}
+
+    def repaired_at(self, week: int) -> datetime:
+        return after(self.line, week).replace(hour=0)
+
+    def content(self) -> dict[str, Any]:
+        """What must be the same, however often a process died on the way there."""
+        context = self.context()
+        store = context.store
+        windows = store.read("windows", order='"life", "window"')
+        lives = store.read("lives", order='"life"')
+        references = store.read("references")
+        told = self.folder / "outbox" / "alerts" / "demo" / "alerts.jsonl"
+        lines = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+        versions = context.tracker.client.search_model_versions("name='demo'")
+        runs = context.tracker.client.search_runs([context.tracker.experiment])
+        return {
+            "windows": _plain(windows[["life", "window", "state", "alarm", "verdict", "statistic", "threshold"]]),
+            "rows": {table: store.count(table) for table in (*sorted(INGEST), "predictions")},
+            "incidents": [
+                [one.key, one.state, one.answer, one.verdict, one.value, one.challenger_version, one.held, one.tries]
+                for one in all_incidents(store)
+            ],
+            "lives": _plain(lives[["life", "model_version", "after_seq", "reason", "cause"]]),
+            "references": sorted([life, len(part)] for life, part in references.groupby("life")),
+            "versions": sorted(str(version.version) for version in versions),
+            "champion": context.tracker.champion(),
+            "unfinished runs": sorted(run.info.run_id for run in runs if run.info.status == "RUNNING"),
+            "alerts": sorted([line["key"], line["state"]] for line in lines),
+            "ledger": sorted([entry.action, str(entry.subject), entry.key] for entry in ledger.read(store)),
+            "due": [one.window for one in _due(context, after(self.line, 2))],
+        }
+
+    def reset(self, template: Path) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(template, self.folder)
+
+
+def _due(context: Context, now: datetime) -> list[Any]:
+    from flows.lives import current_life
+    from flows.monitor import due_windows
+
+    life = current_life(context.store)
+    return due_windows(context, life, now=now) if life else []
+
+
+def _plain(frame: pd.DataFrame) -> list[list[Any]]:
+    """Rows as JSON holds them; figures to nine digits, because sums may be added in another order."""
+    text = frame.astype(object).where(frame.notna(), None)
+    return [[f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row] for row in text.to_numpy().tolist()]
+
+
+def dying(point: str) -> None:
+    """From now on leave without a word right after the first append whose table and key begin so."""
+    real = Store.append
+
+    def watched(self: Store, table: str, frame: Any, **named: Any) -> bool:
+        made = real(self, table, frame, **named)
+        if f"{table} {named['key']}".startswith(point):
+            os._exit(CRASHED)
+        return made
+
+    Store.append = watched  # type: ignore[method-assign]
+
+
+def appends(work: Callable[[], Any]) -> list[str]:
+    """What a work appends, in order, tables of the ingest not counted; for choosing points."""
+    real, seen = Store.append, []
+
+    def watched(self: Store, table: str, frame: Any, **named: Any) -> bool:
+        if table not in INGEST:
+            seen.append(f"{table} {named['key']}")
+        return real(self, table, frame, **named)
+
+    Store.append = watched  # type: ignore[method-assign]
+    work()
+    return seen
+
+
+def disturbed(site: Site, template: Path, work: Callable[[], Any], answer: Path, point: str) -> dict[str, Any]:
+    """Die at a point, do the same again, and look."""
+    site.reset(template)
+
+    def crash() -> Any:
+        dying(point)
+        return work()
+
+    status = in_child(crash, answer)
+    again = in_child(lambda: (work(), site.content())[-1], answer)
+    return {"point": point, "status": status, "again": again, "content": json.loads(answer.read_text())}
+
+
+def main(folder: Path, points: dict[str, list[str]]) -> None:
+    """For each kind of work: go through undisturbed, then die at each point (none named: each append) and again."""
+    site = Site(folder / "workspace")
+    answer, before, after_alarm = folder / "answer.json", folder / "before", folder / "after-alarm"
+    works: dict[str, tuple[Path, Callable[[], Any]]] = {
+        "alarm": (before, lambda: site.cycle(1)),
+        "new-normal": (after_alarm, lambda: (site.answer("new-normal"), site.cycle(2))[-1]),
+        "repaired": (after_alarm, lambda: (site.answer("repaired"), site.cycle(2))[-1]),
+    }
+    assert in_child(site.prepare, answer) == 0
+    shutil.copytree(site.folder, before)
+    assert in_child(lambda: (site.cycle(1), drop(site.context(), site.line, 2))[0], answer) == 0
+    shutil.copytree(site.folder, after_alarm)
+    result: dict[str, Any] = {}
+    for kind, wanted in points.items():
+        template, work = works[kind]
+        site.reset(template)
+
+        def undisturbed(work: Callable[[], Any] = work) -> dict[str, Any]:
+            return {"appends": appends(work), **site.content()}
+
+        assert in_child(undisturbed, answer) == 0
+        content = json.loads(answer.read_text())
+        seen = content.pop("appends")
+        print(f"{kind}: {seen}", flush=True)
+        found = [disturbed(site, template, work, answer, point) for point in wanted or seen]
+        result[kind] = {"appends": seen, "undisturbed": content, "found": found}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
