@@ -13,6 +13,8 @@ import pytest
 
 from flows.context import Context, open_context
 from flows.cycle import run_steps
+from flows.dataset import exclusions
+from flows.holdout import trained_rows
 from flows.incidents import all_incidents
 
 pytestmark = pytest.mark.slow
@@ -40,6 +42,12 @@ def story(home: Path, *words: str) -> dict[str, Any]:
 def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     home = tmp_path_factory.mktemp("learned")
     return story(home), home / "workspace"
+
+
+@pytest.fixture(scope="module")
+def mended(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    home = tmp_path_factory.mktemp("mended")
+    return story(home, "--answer", "repaired"), home / "workspace"
 
 
 def context_of(workspace: Path) -> Context:
@@ -99,3 +107,26 @@ def test_the_second_demo_replaces_the_first_and_never_a_plants_data(tmp_path: Pa
     assert ended.returncode == 2
     assert "was not made by a demo" in ended.stderr
     assert (tmp_path / "workspace" / "parts.csv").exists()
+
+
+def test_rows_between_change_and_repair_train_no_model(mended: tuple[dict[str, Any], Path]) -> None:
+    told, workspace = mended
+    context = context_of(workspace)
+    [rule] = exclusions(context.store, context.settings)
+    machine = told["changed"]["value"]
+    assert (rule.column, rule.value, rule.lasting) == ("machine", machine, True)
+    assert rule.since is not None and rule.until is not None
+    rows = context.store.read("inspections", columns=["_id", "_time", "machine"], where=f"machine = '{machine}'")
+    between = set(rows.loc[(rows["_time"] >= rule.since) & (rows["_time"] < rule.until), "_id"])
+    assert len(between) > 200, "two weeks of one machine of twelve"
+    versions = [version.version for version in context.tracker.client.search_model_versions("name='demo'")]
+    assert len(versions) >= 2
+    for version in versions:
+        assert not between & set(trained_rows(context.tracker, str(version))["_id"])
+
+
+def test_after_a_repair_the_line_is_watched_anew(mended: tuple[dict[str, Any], Path]) -> None:
+    told, workspace = mended
+    assert [incident.closed_reason for incident in all_incidents(context_of(workspace).store)] == ["repaired"]
+    last = told["weeks"][-1]
+    assert (last["alarm"], last["state"], last["threshold"] is not None) == (False, "ok", True)
