@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,16 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("SOFTAD_DATA does not name the folder of the real data sets")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_registry() -> Iterator[None]:
+    """MLflow keeps the address that a test sets in the environment too: the next test, and every process that it
+    starts, would work on that test's registry."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture
