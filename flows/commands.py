@@ -59,9 +59,10 @@ def run_cycle(
     config: Path | None, context: Context, *, now: datetime | None, say: Callable[[str], None] | None = None
 ) -> Any:
     """One cycle, recorded by Prefect: on its server where one is set, embedded elsewhere."""
-    from flows.embedded import prepare_environment, quick_settings
+    from flows.embedded import prepare_environment, quick_settings, start_beside
 
     prepare_environment(context.workspace.prefect)
+    start_beside()
     from flows.cycle import PROGRESS, cycle_flow
 
     moment = as_utc(now) if now is not None else None

@@ -86,12 +86,15 @@ def run_demo(
     answer: what the shift says a week after an alarm at one machine: new-normal | repaired.
     """
     from flows.commands import showing
+    from flows.embedded import CYCLE_LIBRARIES, prepare_environment, start_beside
     from softad.simulation import InspectionLine
 
     begun = time.perf_counter()
     fresh_workspace(workspace)
     config = write_demo_config(workspace)
     context = open_context(config, workspace)
+    prepare_environment(context.workspace.prefect)
+    start_beside((*CYCLE_LIBRARIES, "great_expectations", "monitoring.report"))
     line = InspectionLine(
         seed=seed,
         rows_per_week=rows_per_week,

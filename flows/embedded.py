@@ -1,11 +1,16 @@
-"""Prefect without a server: where its data lies, how much it says, and no waiting for heartbeats that nobody reads."""
+"""Prefect without a server: where its data lies, how much it says, and what is done while its own server starts."""
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+CYCLE_LIBRARIES: tuple[str, ...] = ("softad.bundle", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store")
+"""What every cycle imports sooner or later and takes long to; see `start_beside`."""
 
 
 def prepare_environment(home: Path) -> None:
@@ -28,3 +33,24 @@ def quick_settings() -> Iterator[None]:
 
     with temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
+
+
+def start_beside(libraries: Sequence[str] = CYCLE_LIBRARIES) -> None:
+    """Start the embedded server, and import meanwhile: a start takes seconds in which this process would only wait.
+
+    Nothing is started where a server's address is set, or a second time in a process.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    if server.running:
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="embedded-server") as beside:
+        started = beside.submit(server.start)
+        for library in libraries:
+            importlib.import_module(library)
+        started.result()

@@ -8,6 +8,7 @@ The only module that knows Delta Lake. Everything else asks questions in SQL (Du
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -62,6 +63,7 @@ class Store:
         self.root = str(folder).rstrip("/") if self.remote else str(Path(folder).absolute())
         self.storage_options = dict(storage_options) if storage_options else None
         self._engine = Engine()
+        self._opened: dict[str, tuple[tuple[int, ...], DeltaTable]] = {}
 
     def append(self, table: str, frame: Any, *, key: str, distinct: Collection[str] = ()) -> bool:
         """Append rows exactly once for this table and key; `False`, and nothing written, when they are there already.
@@ -251,8 +253,22 @@ class Store:
 
         uri = self._uri(table)
         # Asking the file system is far cheaper than having Delta Lake look for a log.
-        if not self.remote and not Path(uri, "_delta_log").is_dir():
-            return None
+        if not self.remote:
+            try:
+                made = Path(uri, "_delta_log", f"{0:020}.json").stat()
+            except FileNotFoundError:
+                return None
+            if version is None:
+                # Reading what was committed since is far cheaper than the whole log again; another process, or a
+                # table that was made anew under the same name, has to read it all.
+                which = (os.getpid(), made.st_ino, made.st_mtime_ns)
+                known = self._opened.get(table)
+                if known is not None and known[0] == which:
+                    known[1].update_incremental()
+                    return known[1]
+                opened = DeltaTable(uri)
+                self._opened[table] = (which, opened)
+                return opened
         try:
             return DeltaTable(uri, version=version, storage_options=self.storage_options)
         except TableNotFoundError:
