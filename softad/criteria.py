@@ -1,8 +1,11 @@
 """Objectives: from the losses of a batch's rows to the scalar that training descends on.
 
-Every criterion is a frozen value that is called with the rows' losses, shape ``(n,)`` with ``n >= 1``, and
-returns a differentiable scalar, shape ``()``. Thresholds and worst-case weights are solved exactly on the batch,
-and are constants of the backward pass (Danskin's theorem), so that no parameter has to be learnt beside the model.
+Every criterion is an ``nn.Module`` that is called with the rows' losses, shape ``(n,)`` with ``n >= 1``, and returns
+a differentiable scalar, shape ``()``. Thresholds and worst-case weights are solved exactly on the batch, and are
+constants of the backward pass (Danskin's theorem), so that no parameter has to be learnt beside the model.
+
+All take sample weights, shape ``(n,)``, as a second argument: a row of weight 2 counts as the same row twice. Two
+criteria with the same parameters are equal.
 
 References
 ----------
@@ -15,60 +18,85 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from softad.objectives import (
+    MeanRho,
+    chi_square_weights,
+    cvar_threshold,
+    cvar_weights,
+    mean_of,
+    rho,
+    rho_slope,
+    shares_of,
+    tilted_mean,
+    tilted_weights,
+    weighted_sum,
+)
+
+__all__ = [
+    "AUTO_SHARE",
+    "CVaR",
+    "ChiSquareDRO",
+    "Criterion",
+    "Flooding",
+    "IFlood",
+    "Mean",
+    "SoftAD",
+    "Tilted",
+    "rho",
+    "rho_slope",
+]
+
+AUTO_SHARE = 0.35
+"""``SoftAD(theta="auto")``: theta as a share of the mean loss that held-out rows have."""
 
 
-def rho(x: Tensor) -> Tensor:
-    """``sqrt(1 + x^2) - 1``, element by element, also where x is tiny or huge.
-
-    Written as ``x * (x / (1 + hypot(1, x)))``: the first form loses everything in float32 where ``|x| < 1e-4``,
-    and the square overflows where ``|x| > 1e19``.
-
-    >>> rho(torch.tensor([0.0, 1e-4, 1e30]))
-    tensor([0.0000e+00, 5.0000e-09, 1.0000e+30])
-    """
-    return x * (x / (1.0 + torch.hypot(x, torch.ones_like(x))))
-
-
-def rho_slope(x: Tensor) -> Tensor:
-    """The derivative of `rho`: ``x / sqrt(1 + x^2)``, between -1 and 1.
-
-    >>> rho_slope(torch.tensor([-1e30, 0.0, 0.75]))
-    tensor([-1.0000,  0.0000,  0.6000])
-    """
-    return x / torch.hypot(x, torch.ones_like(x))
-
-
-@dataclass(frozen=True)
-class Criterion(ABC):
+class Criterion(nn.Module, ABC):
     """What all criteria share; `Mean`, `CVaR`, `SoftAD` and the others below are the ones to use."""
 
-    def __call__(self, losses: Tensor) -> Tensor:
+    def __init__(self, **settings: object) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def forward(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
         """The objective of rows' losses, shape ``(n,)`` to ``()``.
+
+        Parameters
+        ----------
+        losses: one a row, shape (n,), of a floating point type.
+        weights: sample weights, shape (n,), 0 or more, not all 0; None is 1 for each.
 
         Raises
         ------
-        ValueError: `losses` is not one-dimensional, holds no row, or is of an integer type.
+        ValueError: `losses` is not one-dimensional, holds no row, is of an integer type, or (looked at on the CPU
+            only: reading a number makes an accelerator wait) holds a loss that is not finite; `weights` do not fit.
         """
         if losses.ndim != 1 or losses.shape[0] == 0:
             raise ValueError(f"losses: shape {tuple(losses.shape)}; allowed: (n,) with n >= 1, one loss a row")
         if not losses.is_floating_point():
             raise ValueError(f"losses: dtype {losses.dtype}; allowed: a floating point type")
-        return self._objective(losses)
+        if weights is not None:
+            _check_weights(weights, losses)
+        objective = self._objective(losses, shares_of(weights, losses))
+        # A loss that is not finite makes the objective so: one number tells, and only then are the rows looked at.
+        if losses.device.type == "cpu" and not torch.compiler.is_compiling() and not math.isfinite(objective.item()):
+            _check_finite(losses)
+        return objective
 
     @abstractmethod
-    def _objective(self, losses: Tensor) -> Tensor: ...
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor: ...
 
     @property
     def scale(self) -> float:
         """Factor by which the criterion's gradients grow against ERM's; training divides by it."""
         return 1.0
 
-    def row_weights(self, losses: Tensor) -> Tensor:
+    def row_weights(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
         """How strongly each row pulls, shape ``(n,)``: n times the derivative by the row's loss (ERM: all 1).
 
         >>> CVaR(0.5).row_weights(torch.tensor([1.0, 2.0, 3.0, 4.0]))
@@ -76,27 +104,59 @@ class Criterion(ABC):
         """
         with torch.enable_grad():
             free = losses.detach().clone().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self(free), free)
+            (gradient,) = torch.autograd.grad(self(free, weights), free)
         return gradient * losses.shape[0]
 
+    def state(self) -> dict[str, float]:
+        """What was learnt from losses seen so far, for a checkpoint; empty for all but ``SoftAD(theta="auto")``.
 
-@dataclass(frozen=True)
+        >>> Mean().state()
+        {}
+        """
+        return {}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Go on from what `state` gave.
+
+        >>> Mean().load_state({})
+        """
+        if state:
+            raise ValueError(f"state: {state!r}; allowed: {{}}, for {self!r} learns nothing")
+
+    def extra_repr(self) -> str:
+        """The parameters, as in the call that makes the criterion."""
+        return ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Criterion) and type(self) is type(other) and self._settings == other._settings
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._settings.items()))
+
+
 class Mean(Criterion):
     """Empirical risk minimisation: ``mean(l)``.
 
     >>> Mean()(torch.tensor([1.0, 2.0]))
     tensor(1.5000)
+    >>> Mean()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))
+    tensor(1.7500)
     """
 
-    def _objective(self, losses: Tensor) -> Tensor:
-        return losses.mean()
+    def __init__(self) -> None:
+        super().__init__()
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """Every row's weight, ``1/n``, shape ``(n,)``."""
-        return torch.full_like(losses.detach(), 1.0 / losses.shape[0])
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        return mean_of(losses, shares)
+
+    def weights(self, losses: Tensor, shares: Tensor | None = None) -> Tensor:
+        """Every row's weight, ``1/n`` or its share, shape ``(n,)``."""
+        return torch.full_like(losses.detach(), 1.0 / losses.shape[0]) if shares is None else shares
 
 
-@dataclass(frozen=True)
 class CVaR(Criterion):
     """Conditional value at risk: the mean of the worst ``1 - level`` share of the rows.
 
@@ -112,37 +172,23 @@ class CVaR(Criterion):
     tensor(2.6667)
     """
 
-    level: float
+    def __init__(self, level: float) -> None:
+        _check(_number(level) and 0.0 <= level < 1.0, "level", level, "[0, 1)")
+        super().__init__(level=level)
+        self.level = float(level)
 
-    def __post_init__(self) -> None:
-        _check(0.0 <= self.level < 1.0, "level", self.level, "[0, 1)")
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        return weighted_sum(self.weights(losses, shares), losses)
 
-    def _objective(self, losses: Tensor) -> Tensor:
-        return (self.weights(losses) * losses).sum()
-
-    def threshold(self, losses: Tensor) -> Tensor:
+    def threshold(self, losses: Tensor, shares: Tensor | None = None) -> Tensor:
         """The `level`-quantile of the losses, shape ``()``; at level 0 the smallest loss."""
-        fixed = losses.detach()
-        rows = fixed.shape[0]
-        whole = math.floor(self._tail_rows(rows))
-        return torch.kthvalue(fixed, max(rows - whole, 1)).values
+        return cvar_threshold(losses, self.level, shares)
 
-    def weights(self, losses: Tensor) -> Tensor:
+    def weights(self, losses: Tensor, shares: Tensor | None = None) -> Tensor:
         """The worst-case weights, shape ``(n,)``, constants that sum to 1."""
-        fixed = losses.detach()
-        tail = self._tail_rows(fixed.shape[0])
-        limit = self.threshold(losses)
-        above = (fixed > limit).to(fixed.dtype)
-        at = (fixed == limit).to(fixed.dtype)
-        return above / tail + at * ((1.0 - above.sum() / tail) / at.sum())
-
-    def _tail_rows(self, rows: int) -> float:
-        # (1 - 0.9) * 10 is 0.9999999999999998 in floating point; the tenth row is meant.
-        tail = (1.0 - self.level) * rows
-        return float(round(tail)) if abs(tail - round(tail)) < 1e-13 * rows and round(tail) > 0 else tail
+        return cvar_weights(losses, self.level, shares)
 
 
-@dataclass(frozen=True)
 class ChiSquareDRO(Criterion):
     """The worst mean loss over reweightings within a chi-square ball of radius `radius`.
 
@@ -159,61 +205,21 @@ class ChiSquareDRO(Criterion):
     tensor(2.2247)
     """
 
-    radius: float
+    def __init__(self, radius: float) -> None:
+        _check(_number(radius) and 0.0 <= radius < math.inf, "radius", radius, "[0, inf)")
+        super().__init__(radius=radius)
+        self.radius = float(radius)
 
-    def __post_init__(self) -> None:
-        _check(0.0 <= self.radius < math.inf, "radius", self.radius, "[0, inf)")
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        return weighted_sum(self.weights(losses, shares), losses)
 
-    def _objective(self, losses: Tensor) -> Tensor:
-        return (self.weights(losses) * losses).sum()
-
-    def weights(self, losses: Tensor) -> Tensor:
+    def weights(self, losses: Tensor, shares: Tensor | None = None) -> Tensor:
         """The worst-case weights, shape ``(n,)``, constants that sum to 1."""
-        rows = losses.shape[0]
         if self.radius == 0.0:
-            return torch.full_like(losses.detach(), 1.0 / rows)
-        # Shifted and scaled, so that sums of squares neither cancel nor overflow: the weights do not change.
-        fixed = _wide(losses.detach())
-        top = fixed.max()
-        span = top - fixed.min()
-        scaled = (fixed - top) / torch.where(span > 0, span, torch.ones_like(span))
-        return _chi_square_weights(scaled, 1.0 + 2.0 * self.radius).to(losses.dtype)
+            return torch.full_like(losses.detach(), 1.0 / losses.shape[0]) if shares is None else shares
+        return chi_square_weights(losses, self.radius, shares)
 
 
-def _chi_square_weights(scaled: Tensor, growth: float) -> Tensor:
-    """Worst-case weights of losses whose maximum is 0 and whose minimum is -1 (all 0 where they are equal).
-
-    On the piece where the k largest lie above t, the slope in t is zero at
-    ``t = mean - sqrt(var / (growth k / n - 1))`` of these k; convexity says that the piece is the first whose
-    lower end, the next loss, has a slope that is not positive.
-    """
-    rows = scaled.shape[0]
-    ordered = scaled.sort(descending=True).values
-    count = torch.arange(1, rows + 1, dtype=scaled.dtype, device=scaled.device)
-    first, second = ordered.cumsum(0), ordered.square().cumsum(0)
-    following = torch.cat([ordered[1:], ordered.new_full((1,), -math.inf)])
-    below = following[:-1]
-    reach = first[:-1] - count[:-1] * below
-    spread = second[:-1] - 2.0 * below * first[:-1] + count[:-1] * below.square()
-    rising = (growth / rows) * reach.square() < spread.clamp_min(0.0)
-    tied_top = below >= ordered[0]
-    # The pieces with a rising lower end come first; a tie with the maximum is no piece at all.
-    piece = (rising | tied_top).to(torch.int64).cumprod(0).sum()
-    active = count[piece]
-    mean = first[piece] / active
-    variance = (second[piece] / active - mean.square()).clamp_min(0.0)
-    surplus = growth * active / rows - 1.0
-    threshold = mean - (variance / surplus.clamp_min(torch.finfo(scaled.dtype).tiny)).sqrt()
-    # Rounding must not push t out of its piece: nearly tied maxima would spread their weight over all rows.
-    threshold = torch.maximum(threshold, following[piece])
-    pulled = (scaled - threshold).clamp_min(0.0)
-    at_top = (scaled >= ordered[0]).to(scaled.dtype)
-    full = (growth * at_top.sum() / rows >= 1.0) | (pulled.sum() <= 0.0)
-    chosen = torch.where(full, at_top, pulled)
-    return chosen / chosen.sum()
-
-
-@dataclass(frozen=True)
 class Tilted(Criterion):
     """Tilted ERM: ``log(mean(exp(t l))) / t``, a smooth way from the mean to the maximum (minimum for t < 0).
 
@@ -225,25 +231,19 @@ class Tilted(Criterion):
     tensor(99.3069)
     """
 
-    tilt: float
+    def __init__(self, tilt: float) -> None:
+        _check(_number(tilt) and math.isfinite(tilt) and tilt != 0.0, "tilt", tilt, "finite and not 0")
+        super().__init__(tilt=tilt)
+        self.tilt = float(tilt)
 
-    def __post_init__(self) -> None:
-        _check(math.isfinite(self.tilt) and self.tilt != 0.0, "tilt", self.tilt, "finite and not 0")
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        return tilted_mean(losses, self.tilt, shares)
 
-    def _objective(self, losses: Tensor) -> Tensor:
-        # A log-sum-exp around the row that dominates: no overflow, and expm1 keeps the digits where t is tiny.
-        wide = _wide(losses)
-        fixed = wide.detach()
-        anchor = fixed.max() if self.tilt > 0 else fixed.min()
-        tilted = torch.log1p(torch.expm1(self.tilt * (wide - anchor)).mean()) / self.tilt
-        return (anchor + tilted).to(losses.dtype)
-
-    def weights(self, losses: Tensor) -> Tensor:
+    def weights(self, losses: Tensor, shares: Tensor | None = None) -> Tensor:
         """The rows' weights ``softmax(t l)``, shape ``(n,)``, constants that sum to 1."""
-        return torch.softmax(self.tilt * _wide(losses.detach()), dim=0).to(losses.dtype)
+        return tilted_weights(losses, self.tilt, shares)
 
 
-@dataclass(frozen=True)
 class Flooding(Criterion):
     """Flooding: ``abs(mean(l) - level) + level``; below the flood level the mean is pushed up again.
 
@@ -255,16 +255,15 @@ class Flooding(Criterion):
     tensor(0.8000)
     """
 
-    level: float
+    def __init__(self, level: float) -> None:
+        _check(_number(level) and math.isfinite(level), "level", level, "finite")
+        super().__init__(level=level)
+        self.level = float(level)
 
-    def __post_init__(self) -> None:
-        _check(math.isfinite(self.level), "level", self.level, "finite")
-
-    def _objective(self, losses: Tensor) -> Tensor:
-        return (losses.mean() - self.level).abs() + self.level
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        return (mean_of(losses, shares) - self.level).abs() + self.level
 
 
-@dataclass(frozen=True)
 class IFlood(Criterion):
     """Flooding row by row: ``sigma^2 * mean(abs((l - theta) / sigma))``.
 
@@ -277,27 +276,25 @@ class IFlood(Criterion):
     tensor(1.)
     """
 
-    theta: float
-    sigma: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(math.isfinite(self.theta), "theta", self.theta, "finite")
-        _check(0.0 < self.sigma < math.inf, "sigma", self.sigma, "(0, inf)")
+    def __init__(self, theta: float, sigma: float = 1.0) -> None:
+        _check(_number(theta) and math.isfinite(theta), "theta", theta, "finite")
+        _check(_number(sigma) and 0.0 < sigma < math.inf, "sigma", sigma, "(0, inf)")
+        super().__init__(theta=theta, sigma=sigma)
+        self.theta, self.sigma = float(theta), float(sigma)
 
     @property
     def scale(self) -> float:
         """sigma: every row pulls with it."""
         return self.sigma
 
-    def _objective(self, losses: Tensor) -> Tensor:
-        return self.sigma**2 * ((losses - self.theta) / self.sigma).abs().mean()
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        return self.sigma**2 * mean_of(((losses - self.theta) / self.sigma).abs(), shares)
 
 
 Transform = Mean | CVaR | ChiSquareDRO | Tilted
 """What SoftAD can be laid over."""
 
 
-@dataclass(frozen=True)
 class SoftAD(Criterion):
     """Soft ascent-descent: rows above `theta` are pulled down, rows below it pushed up, none harder than `sigma`.
 
@@ -314,7 +311,9 @@ class SoftAD(Criterion):
 
     Parameters
     ----------
-    theta: the loss level that we are content with, finite.
+    theta: the loss level that we are content with, finite; or "auto": `AUTO_SHARE` times the lowest mean loss that
+        `observe` was shown (`softad.training.fit` shows it the validation rows after every epoch), and until then
+        times the mean of the first batch.
     sigma: scale of loss deviations, finite and > 0. `softad.training.fit` divides the step by it.
     eta: weight of the constant, finite; changes the reported value only, never the gradient.
     transform: None, `CVaR`, `ChiSquareDRO`, `Tilted` or `Mean`.
@@ -326,53 +325,113 @@ class SoftAD(Criterion):
     tensor([-0.8944,  0.0000,  2.0000])
     """
 
-    theta: float
-    sigma: float = 1.0
-    eta: float = 1.0
-    transform: Transform | None = None
-    reading: Literal["aggregate", "pointwise"] = "aggregate"
-
-    def __post_init__(self) -> None:
-        _check(math.isfinite(self.theta), "theta", self.theta, "finite")
-        _check(0.0 < self.sigma < math.inf, "sigma", self.sigma, "(0, inf)")
-        _check(math.isfinite(self.eta), "eta", self.eta, "finite")
+    def __init__(
+        self,
+        theta: float | Literal["auto"],
+        sigma: float = 1.0,
+        eta: float = 1.0,
+        transform: Transform | None = None,
+        reading: Literal["aggregate", "pointwise"] = "aggregate",
+    ) -> None:
+        _check(theta == "auto" or (_number(theta) and math.isfinite(theta)), "theta", theta, 'finite, or "auto"')
+        _check(_number(sigma) and 0.0 < sigma < math.inf, "sigma", sigma, "(0, inf)")
+        _check(_number(eta) and math.isfinite(eta), "eta", eta, "finite")
         _check(
-            self.transform is None or isinstance(self.transform, Mean | CVaR | ChiSquareDRO | Tilted),
-            "transform",
-            self.transform,
-            "None, CVaR, ChiSquareDRO, Tilted or Mean",
-        )
-        _check(self.reading in ("aggregate", "pointwise"), "reading", self.reading, '"aggregate" or "pointwise"')
+            transform is None or isinstance(transform, Mean | CVaR | ChiSquareDRO | Tilted),
+            "transform", transform, "None, CVaR, ChiSquareDRO, Tilted or Mean",
+        )  # fmt: skip
+        _check(reading in ("aggregate", "pointwise"), "reading", reading, '"aggregate" or "pointwise"')
+        super().__init__(theta=theta, sigma=sigma, eta=eta, transform=transform, reading=reading)
+        self._theta = None if theta == "auto" else float(theta)
+        self._observed = False
+        self.sigma, self.eta, self.transform = float(sigma), float(eta), transform
+        self.reading: Literal["aggregate", "pointwise"] = reading
+
+    @property
+    def theta(self) -> float | Literal["auto"]:
+        """The level in use; "auto" as long as no losses were seen."""
+        return "auto" if self._theta is None else self._theta
 
     @property
     def scale(self) -> float:
         """sigma: the most that a row pulls with."""
         return self.sigma
 
-    def _objective(self, losses: Tensor) -> Tensor:
+    def observe(self, losses: Tensor) -> None:
+        """With theta "auto": learn the level from held-out rows' base losses, shape ``(n,)``; else nothing.
+
+        >>> criterion = SoftAD(theta="auto")
+        >>> criterion.observe(torch.tensor([0.5, 1.5]))
+        >>> criterion.theta
+        0.35
+        """
+        if self._settings["theta"] != "auto":
+            return
+        level = AUTO_SHARE * float(losses.detach().double().mean())
+        if math.isfinite(level) and (self._theta is None or not self._observed or level < self._theta):
+            self._theta, self._observed = level, True
+
+    def state(self) -> dict[str, float]:
+        """The level that was found, where theta is "auto"."""
+        if self._settings["theta"] != "auto" or self._theta is None:
+            return {}
+        return {"theta": self._theta, "observed": float(self._observed)}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Go on with a level that was found before."""
+        if self._settings["theta"] == "auto" and state:
+            self._theta, self._observed = float(state["theta"]), bool(state["observed"])
+        elif state:
+            super().load_state(state)
+
+    def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        theta, sigma = self._level(losses), self.sigma
         if self.transform is None:
-            return self.eta * self.theta + self._penalty(losses).mean()
+            if shares is None:
+                penalty: Tensor = MeanRho.apply(losses, theta, sigma)  # type: ignore[no-untyped-call]
+                return (penalty if sigma == 1.0 else sigma**2 * penalty) + self.eta * theta
+            return sigma**2 * mean_of(rho((losses - theta) / sigma), shares) + self.eta * theta
         if self.reading == "aggregate":
-            return self._penalty(self.transform(losses))
+            return sigma**2 * rho((self.transform._objective(losses, shares) - theta) / sigma)
         if isinstance(self.transform, CVaR):
-            limit = self.transform.threshold(losses)
+            limit = self.transform.threshold(losses, shares)
             lifted = limit + torch.relu(losses - limit) / (1.0 - self.transform.level)
-            return self._penalty(lifted).mean()
-        return (self.transform.weights(losses) * self._penalty(losses)).sum()
+            return sigma**2 * mean_of(rho((lifted - theta) / sigma), shares)
+        return sigma**2 * weighted_sum(self.transform.weights(losses, shares), rho((losses - theta) / sigma))
 
-    def _penalty(self, losses: Tensor) -> Tensor:
-        return self.sigma**2 * rho((losses - self.theta) / self.sigma)
+    def _level(self, losses: Tensor) -> float:
+        if self._theta is None:
+            self._theta = AUTO_SHARE * float(losses.detach().double().mean())
+        return self._theta
 
-    def row_weights(self, losses: Tensor) -> Tensor:
+    def row_weights(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
         """How strongly each row pulls, shape ``(n,)``: negative is ascent, positive descent (ERM: all 1)."""
-        if self.transform is None:
-            return self.sigma * rho_slope((losses.detach() - self.theta) / self.sigma)
-        return super().row_weights(losses)
+        if self.transform is None and weights is None:
+            return self.sigma * rho_slope((losses.detach() - self._level(losses)) / self.sigma)
+        return super().row_weights(losses, weights)
 
 
-def _wide(losses: Tensor) -> Tensor:
-    """Double precision where the device has it."""
-    return losses if losses.device.type == "mps" else losses.double()
+def _check_weights(weights: Tensor, losses: Tensor) -> None:
+    if weights.shape != losses.shape:
+        raise ValueError(f"weights: shape {tuple(weights.shape)}; allowed: {tuple(losses.shape)}, one a loss")
+    if losses.device.type == "cpu" and not (
+        bool(torch.isfinite(weights).all()) and float(weights.min()) >= 0.0 and float(weights.sum()) > 0.0
+    ):
+        raise ValueError(f"weights: from {float(weights.min()):g}; allowed: finite, 0 or more, and not all 0")
+
+
+def _check_finite(losses: Tensor) -> None:
+    bad = ~torch.isfinite(losses.detach())
+    if bool(bad.any()):
+        row = int(bad.to(torch.int8).argmax())
+        raise ValueError(
+            f"losses: {float(losses[row])} at row {row} ({int(bad.sum())} of {losses.shape[0]} are not finite); "
+            "allowed: finite numbers"
+        )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
