@@ -1,20 +1,40 @@
 """The three figures of a model on held-out rows (mean, tail, stability), and how concentrated its loss is.
 
-All take rows' base losses, shape ``(n,)``, as numbers; intervals are percentiles of a bootstrap over rows, which
-is right where rows are independent.
+All take rows' base losses, shape ``(n,)``, as numbers; intervals are percentiles of the ordinary bootstrap over rows
+(`softad.resampling` states its law), which is right where rows are independent. For rows too many to hold at once see
+`softad.streaming`; for figures that no rescaling of the losses moves see `softad.recall`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from softad.resampling import bootstrap_counts
+from softad.calibration import cross_entropies
+from softad.curves import check_level, checked_losses, cvar, lorenz, tail_curve, tail_mean
+from softad.resampling import Sums, bootstrap_sums, percentiles
+from softad.slices import SliceFigures, figures_by_slice
+
+__all__ = [
+    "CalibratedFigures",
+    "Interval",
+    "LossConcentration",
+    "SliceFigures",
+    "ThreeFigures",
+    "WorstSlice",
+    "calibrated_figures",
+    "cvar",
+    "figures_by_slice",
+    "lorenz",
+    "loss_concentration",
+    "tail_curve",
+    "three_figures",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -65,6 +85,21 @@ class ThreeFigures:
 
 
 @dataclass(frozen=True)
+class CalibratedFigures:
+    """The three figures before and after temperature scaling: a tail in log loss is often mere overconfidence.
+
+    Attributes
+    ----------
+    before: of the logits as they are.
+    after: of the logits divided by `temperature`.
+    """
+
+    before: ThreeFigures
+    after: ThreeFigures
+    temperature: float
+
+
+@dataclass(frozen=True)
 class LossConcentration:
     """How far the loss sits in few rows.
 
@@ -78,21 +113,6 @@ class LossConcentration:
     penalty: Interval
     top_share: Interval
     gini: Interval
-
-
-def cvar(losses: npt.ArrayLike, level: float) -> float:
-    """The mean of the worst ``1 - level`` share of the losses, the fractional row weighted.
-
-    >>> cvar([1.0, 2.0, 3.0], 0.5)      # (3 + 2 / 2) / 1.5
-    2.6666666666666665
-
-    Raises
-    ------
-    ValueError: `losses` is empty, not one-dimensional or not finite; `level` outside [0, 1).
-    """
-    ordered = np.sort(_checked(losses))[::-1]
-    _check_level(level)
-    return float(_tail_means(ordered, np.ones((1, ordered.size)), level)[0])
 
 
 def three_figures(
@@ -127,27 +147,68 @@ def three_figures(
     ------
     ValueError: an argument is out of its range; a slice column has another number of rows.
     """
-    data = _checked(losses)
-    _check_level(level)
+    data = checked_losses(losses)
+    check_level(level)
     ordered = np.sort(data)[::-1]
-    whole = np.ones((1, ordered.size))
+    centre = float(ordered.mean())
+    centred = ordered - centre
+    rows, tail = ordered.size, (1.0 - level) * ordered.size
 
-    def figures(counts: Array) -> Array:
-        return np.stack([_means(ordered, counts), _tail_means(ordered, counts, level), _deviations(ordered, counts)])
+    def figures(sums: Sums) -> Array:
+        first, second = sums.columns / rows
+        deviations = np.sqrt(np.maximum(second - np.square(first), 0.0))
+        return np.stack([centre + first, sums.tail / tail, deviations])
 
-    intervals = _intervals(figures, ordered.size, resamples, seed, confidence)
+    plain, drawn = bootstrap_sums(ordered, np.stack([centred, np.square(centred)]), tail, resamples, seed)
+    mean, worst_rows, stability = _intervals(figures(plain), figures(drawn), confidence)
     worst, spread = _slices(data, slices, level, min_slice_rows) if slices else (None, None)
     return ThreeFigures(
-        mean=intervals[0],
-        tail=intervals[1],
-        stability=intervals[2],
-        tail_95=float(_tail_means(ordered, whole, 0.95)[0]),
-        tail_99=float(_tail_means(ordered, whole, 0.99)[0]),
-        rows=ordered.size,
+        mean=mean,
+        tail=worst_rows,
+        stability=stability,
+        tail_95=tail_mean(ordered, 0.95),
+        tail_99=tail_mean(ordered, 0.99),
+        rows=rows,
         level=level,
         worst_slice=worst,
         slice_spread=spread,
     )
+
+
+def calibrated_figures(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    temperature: float,
+    *,
+    level: float = 0.9,
+    resamples: int = 200,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> CalibratedFigures:
+    """The three figures of the cross-entropy before and after temperature scaling.
+
+    Parameters
+    ----------
+    logits: shape (n, k), finite.
+    labels: shape (n,), class numbers 0 .. k-1.
+    temperature: that the logits are divided by, above 0; fit it on other rows (`softad.calibration.fit_temperature`).
+    level, resamples, seed, confidence: as in `three_figures`.
+
+    >>> found = calibrated_figures([[4.0, 0.0], [4.0, 0.0]], [0, 1], temperature=4.0)
+    >>> round(found.before.tail.value, 3), round(found.after.tail.value, 3)
+    (4.018, 1.313)
+
+    Raises
+    ------
+    ValueError: shapes do not fit, a label is no class number, or a number is out of its range.
+    """
+    before, after = (
+        three_figures(
+            cross_entropies(logits, labels, divisor), level=level, resamples=resamples, seed=seed, confidence=confidence
+        )
+        for divisor in (1.0, temperature)
+    )
+    return CalibratedFigures(before, after, temperature)
 
 
 def loss_concentration(
@@ -175,7 +236,7 @@ def loss_concentration(
     ------
     ValueError: an argument is out of its range.
     """
-    data = _checked(losses)
+    data = checked_losses(losses)
     if data.min() < 0.0:
         raise ValueError(f"losses: smallest {data.min():g}; allowed: 0 or more")
     if not math.isfinite(theta):
@@ -186,137 +247,34 @@ def loss_concentration(
     x = (ordered - theta) / sigma
     penalties = x * (x / (1.0 + np.hypot(1.0, x)))
 
-    def figures(counts: Array) -> Array:
-        return np.stack([_means(penalties, counts), _top_shares(ordered, counts), _ginis(ordered, counts)])
+    rows, tail = ordered.size, 0.1 * ordered.size
 
-    return LossConcentration(*_intervals(figures, ordered.size, resamples, seed, confidence))
+    def figures(sums: Sums) -> Array:
+        penalty, total = sums.columns
+        none = np.zeros_like(total)
+        top = np.divide(sums.tail, total, out=none.copy(), where=total > 0.0)
+        gini = np.divide(sums.ranked / rows, total, out=none.copy(), where=total > 0.0)
+        return np.stack([penalty / rows, top, np.maximum(gini, 0.0)])
 
-
-def lorenz(losses: npt.ArrayLike, points: int = 101) -> tuple[Array, Array]:
-    """The Lorenz curve: the share of the loss (second) that the easiest share of rows (first) carries.
-
-    Both have shape ``(points,)`` and run from 0 to 1; for losses that are all zero the curve is the diagonal.
-
-    >>> population, share = lorenz([0.0, 0.0, 0.0, 4.0], points=5)
-    >>> share.tolist()
-    [0.0, 0.0, 0.0, 0.0, 1.0]
-
-    Raises
-    ------
-    ValueError: `losses` empty, negative or not finite; `points` below 2.
-    """
-    data = np.sort(_checked(losses))
-    if data[0] < 0.0:
-        raise ValueError(f"losses: smallest {data[0]:g}; allowed: 0 or more")
-    if points < 2:
-        raise ValueError(f"points: {points}; allowed: 2 or more")
-    population = np.linspace(0.0, 1.0, points)
-    # Scaled by the largest, so that the sum of huge losses does not overflow.
-    carried = np.concatenate([[0.0], np.cumsum(data / data[-1])]) if data[-1] > 0.0 else np.zeros(data.size + 1)
-    if carried[-1] == 0.0:
-        return population, population.copy()
-    share = np.interp(population, np.linspace(0.0, 1.0, data.size + 1), carried / carried[-1])
-    return population, share
+    plain, drawn = bootstrap_sums(ordered, np.stack([penalties, ordered]), tail, resamples, seed, ranks=True)
+    return LossConcentration(*_intervals(figures(plain), figures(drawn), confidence))
 
 
-# --- statistics of resamples: `values` in descending order, shape (n,); `counts` per resample, shape (c, n) ---
-
-
-def _means(values: Array, counts: Array) -> Array:
-    return counts @ values / values.size
-
-
-def _deviations(values: Array, counts: Array) -> Array:
-    centred = values - values.mean()
-    first, second = counts @ centred / values.size, counts @ np.square(centred) / values.size
-    deviations: Array = np.sqrt(np.maximum(second - np.square(first), 0.0))
-    return deviations
-
-
-def _tail_means(values: Array, counts: Array, level: float) -> Array:
-    """CVaR of each resample. Only as many of the largest values are looked at as the tails can reach."""
-    rows = values.size
-    tail = (1.0 - level) * rows
-    reach = min(rows, math.ceil(tail + 8.0 * math.sqrt(tail) + 16.0))
-    while True:
-        drawn = np.cumsum(counts[:, :reach], axis=1)
-        if reach == rows or drawn[:, -1].min() >= tail:
-            break
-        reach = min(rows, 2 * reach)
-    # Each value's weight is the part of its draws that still lies within the tail.
-    within = np.minimum(drawn, tail)
-    within[:, 1:] -= within[:, :-1].copy()
-    return within @ values[:reach] / tail
-
-
-def _top_shares(values: Array, counts: Array) -> Array:
-    total = counts @ values
-    top = _tail_means(values, counts, 0.9) * (0.1 * values.size)
-    return np.divide(top, total, out=np.zeros_like(total), where=total > 0.0)
-
-
-def _ginis(values: Array, counts: Array) -> Array:
-    # With descending order, draws a+1..b of one value v add v * (b - a) * (n - a - b) to the rank sum.
-    after = np.cumsum(counts, axis=1)
-    weight = counts * (values.size - 2.0 * after + counts)
-    total = counts @ values
-    ranked = weight @ values / values.size
-    return np.maximum(np.divide(ranked, total, out=np.zeros_like(total), where=total > 0.0), 0.0)
-
-
-def _intervals(
-    figures: Callable[[Array], Array], rows: int, resamples: int, seed: int, confidence: float
-) -> list[Interval]:
-    """Point values and percentile intervals of `figures`, a function of counts (c, n) to values (f, c)."""
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence: {confidence!r}; allowed: (0, 1)")
-    value = figures(np.ones((1, rows)))[:, 0]
-    drawn = np.concatenate([figures(counts) for counts in bootstrap_counts(rows, resamples, seed)], axis=1)
-    low, high = np.quantile(drawn, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0], axis=1)
-    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
+def _intervals(value: Array, drawn: Array, confidence: float) -> list[Interval]:
+    """From the figures of the rows as they are, shape (f, 1), and of resamples, shape (f, c)."""
+    low, high = percentiles(drawn, confidence)
+    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(value[:, 0], low, high, strict=True)]
 
 
 def _slices(
     losses: Array, slices: Mapping[str, npt.ArrayLike], level: float, min_rows: int
 ) -> tuple[WorstSlice | None, dict[str, tuple[float, float]]]:
-    import pandas  # knows every kind of missing value; not needed without slices
-
-    worst: WorstSlice | None = None
-    spread: dict[str, tuple[float, float]] = {}
-    for column, given in slices.items():
-        members = np.asarray(given, dtype=object)
-        if members.shape != losses.shape:
-            raise ValueError(f"slices: {column!r} has shape {members.shape}; allowed: {losses.shape}, as the losses")
-        present = np.asarray(~pandas.isna(members), dtype=bool)
-        names, codes = np.unique(members[present].astype(str), return_inverse=True)
-        order = np.argsort(codes, kind="stable")
-        parts = np.split(losses[present][order], np.searchsorted(codes[order], np.arange(1, names.size)))
-        means, tails = [], []
-        for name, part in zip(names, parts, strict=False):
-            if part.size < max(min_rows, 1):
-                continue
-            means.append(float(part.mean()))
-            tails.append(cvar(part, level))
-            if worst is None or means[-1] > worst.mean:
-                worst = WorstSlice(column, str(name), means[-1], int(part.size))
-        if means:
-            spread[column] = (float(np.std(means)), float(np.std(tails)))
-    return worst, spread
-
-
-def _check_level(level: float) -> None:
-    if not 0.0 <= level < 1.0:
-        raise ValueError(f"level: {level!r}; allowed: [0, 1)")
-
-
-def _checked(losses: npt.ArrayLike) -> Array:
-    data = np.asarray(losses, dtype=np.float64)
-    if data.ndim != 1 or data.size == 0:
-        raise ValueError(f"losses: shape {data.shape}; allowed: (n,) with n >= 1, one loss a row")
-    bad = ~np.isfinite(data)
-    if bad.any():
-        raise ValueError(
-            f"losses: {int(bad.sum())} of {data.size} are not finite, the first at row {int(bad.argmax())}; "
-            "allowed: finite numbers"
-        )
-    return data
+    found = figures_by_slice(losses, slices, level=level, min_rows=max(min_rows, 1))
+    worst = max(found, key=lambda one: one.mean, default=None)
+    spread = {}
+    for column in slices:
+        figures = [(one.mean, one.tail) for one in found if one.column == column]
+        if figures:
+            means, tails = np.std(figures, axis=0).tolist()
+            spread[column] = (means, tails)
+    return worst and WorstSlice(worst.column, worst.value, worst.mean, worst.rows), spread
