@@ -15,15 +15,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from softad.criteria import ChiSquareDRO, Criterion, CVaR, Flooding, IFlood, Mean, SoftAD, Tilted
+    from softad.estimator import SoftADClassifier, SoftADRegressor
+    from softad.sharpness import SAM, SharpDRO
 
-__all__ = ["CVaR", "ChiSquareDRO", "Criterion", "Flooding", "IFlood", "Mean", "SoftAD", "Tilted"]
+__all__ = [
+    "SAM",
+    "CVaR",
+    "ChiSquareDRO",
+    "Criterion",
+    "Flooding",
+    "IFlood",
+    "Mean",
+    "SharpDRO",
+    "SoftAD",
+    "SoftADClassifier",
+    "SoftADRegressor",
+    "Tilted",
+]
+
+_ELSEWHERE = {
+    "SAM": "softad.sharpness",
+    "SharpDRO": "softad.sharpness",
+    "SoftADClassifier": "softad.estimator",
+    "SoftADRegressor": "softad.estimator",
+}
 
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        from softad import criteria
+        from importlib import import_module
 
-        value = getattr(criteria, name)
+        value = getattr(import_module(_ELSEWHERE.get(name, "softad.criteria")), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'softad' has no attribute {name!r}; it offers {', '.join(__all__)}")

@@ -32,7 +32,7 @@ class Checkpoint:
     ----------
     weights: of the model, by name.
     best: of the best epoch, where early stopping keeps it; else empty.
-    optimizer: the optimiser's state, as its ``state_dict()`` gives it.
+    optimizer: the optimiser's state, as its ``state_dict()`` gives it: "state", "param_groups", and tensors by name.
     progress: what the loop itself counts, JSON-able.
     identity: what the training was started with, JSON-able; another training cannot take it up.
 
@@ -77,6 +77,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
                 tensors[f"optimizer/{index}/{key}"] = value.detach().cpu().clone().contiguous()
             else:
                 slots[str(index)][key] = value
+    for name, value in checkpoint.optimizer.items():
+        if isinstance(value, Tensor):
+            tensors[f"of optimizer/{name}"] = value.detach().cpu().clone().contiguous()
     document = {
         "slots": slots,
         "groups": checkpoint.optimizer["param_groups"],
@@ -109,7 +112,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             weights=_part(tensors, "weights/"),
             best=_part(tensors, "best/"),
-            optimizer={"state": slots, "param_groups": document["groups"]},
+            optimizer={"state": slots, "param_groups": document["groups"], **_part(tensors, "of optimizer/")},
             progress=document["progress"],
             identity=document["identity"],
         )

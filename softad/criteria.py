@@ -421,11 +421,12 @@ def _check_weights(weights: Tensor, losses: Tensor) -> None:
 
 
 def _check_finite(losses: Tensor) -> None:
-    bad = ~torch.isfinite(losses.detach())
+    fixed = losses.detach()
+    bad = ~torch.isfinite(fixed)
     if bool(bad.any()):
         row = int(bad.to(torch.int8).argmax())
         raise ValueError(
-            f"losses: {float(losses[row])} at row {row} ({int(bad.sum())} of {losses.shape[0]} are not finite); "
+            f"losses: {float(fixed[row])} at row {row} ({int(bad.sum())} of {losses.shape[0]} are not finite); "
             "allowed: finite numbers"
         )
 

@@ -7,9 +7,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from softad.embeddings import Categories, CategoryEmbedding
 
 BUILT_IN = ("linear", "mlp", "cnn")
 
@@ -35,6 +38,8 @@ def build_model(
     outputs: int,
     hidden: Sequence[int] = (64, 64),
     image: tuple[int, int, int] | None = None,
+    categories: Categories = (),
+    embedding: Literal["auto"] | int | Sequence[int] = "auto",
     seed: int | None = None,
 ) -> nn.Module:
     """Build a network.
@@ -48,12 +53,19 @@ def build_model(
     hidden: widths of the hidden layers of "mlp", and of the layers behind the convolutions of "cnn".
     image: where a row is a flat image followed by table columns, the image's shape; "cnn" then convolves over
         the image and sees the columns beside its features.
+    categories: for "linear" and "mlp" on a table, (column, cardinality) of each column that holds the codes
+        0 .. cardinality - 1 of categories: each becomes a learnt vector, and any other code a reserved one
+        (`softad.embeddings.CategoryEmbedding`). Empty where categories are features of 0 and 1 already, as
+        `softad.preprocessing.Preprocessor` makes them.
+    embedding: width of these vectors: "auto" (from the cardinality), one number, or one a category column.
     seed: fixes the initial weights, and leaves torch's global random state as it was. None draws from that state.
 
     >>> build_model("mlp", inputs=(4,), outputs=3, hidden=(8,), seed=0)(torch.zeros(5, 4)).shape
     torch.Size([5, 3])
     >>> build_model("cnn", inputs=(3, 16, 16), outputs=2, seed=0)(torch.zeros(5, 3, 16, 16)).shape
     torch.Size([5, 2])
+    >>> build_model("mlp", inputs=(4,), outputs=3, categories=[(0, 12)], seed=0)(torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
 
     Raises
     ------
@@ -62,25 +74,39 @@ def build_model(
     if outputs < 1 or any(size < 1 for size in (*inputs, *hidden)) or not inputs:
         raise ValueError(f"inputs {inputs}, hidden {tuple(hidden)}, outputs {outputs}; allowed: sizes of at least 1")
     if seed is None:
-        model = _build(name, inputs, outputs, tuple(hidden), image)
+        model = _build(name, inputs, outputs, tuple(hidden), image, categories, embedding)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _build(name, inputs, outputs, tuple(hidden), image)
+            model = _build(name, inputs, outputs, tuple(hidden), image, categories, embedding)
     # Read by `describe`; a plain attribute, so it is no part of the weights.
     model.input_shape = inputs  # type: ignore[assignment]
     return model
 
 
 def _build(
-    name: str, inputs: tuple[int, ...], outputs: int, hidden: tuple[int, ...], image: tuple[int, int, int] | None
+    name: str,
+    inputs: tuple[int, ...],
+    outputs: int,
+    hidden: tuple[int, ...],
+    image: tuple[int, int, int] | None,
+    categories: Categories,
+    embedding: Literal["auto"] | int | Sequence[int],
 ) -> nn.Module:
+    if len(categories) and (name not in ("linear", "mlp") or len(inputs) != 1 or image is not None):
+        raise ValueError(
+            f"categories: {categories!r} with name {name!r}, inputs {inputs}, image {image}; "
+            "allowed: none, save for linear and mlp on a table"
+        )
     if ":" in name:
         return _from_factory(name, inputs, outputs)
-    if name == "linear":
-        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(inputs), outputs))
-    if name == "mlp":
-        return nn.Sequential(nn.Flatten(), *_dense(math.prod(inputs), hidden, outputs))
+    if name in ("linear", "mlp"):
+        first: nn.Module = nn.Flatten()
+        width = math.prod(inputs)
+        if len(categories):
+            first = CategoryEmbedding(width, categories, embedding)
+            width = first.output_width
+        return nn.Sequential(first, *_dense(width, hidden if name == "mlp" else (), outputs))
     if name == "cnn":
         shape = image or (inputs if len(inputs) == 3 else None)
         if shape is None:

@@ -1,11 +1,18 @@
-"""Base losses, one number a row: what every criterion and every figure is computed from."""
+"""Base losses, one number a row: what every criterion and every figure is computed from.
+
+A loss may be one that is only trained on: focal loss and label smoothing change what the model descends on, and a
+model is judged (on validation rows, and where it is calibrated) by its `plain` loss, the cross-entropy.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 RowLoss = Callable[[Tensor, Tensor], Tensor]
@@ -48,6 +55,127 @@ def huber(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.huber_loss(outputs.reshape(targets.shape), targets, reduction="none")
 
 
+@dataclass(frozen=True)
+class Focal:
+    """Focal loss, ``(1 - p)^gamma * -log p`` with p the probability of the true class; made by `focal`.
+
+    Attributes
+    ----------
+    gamma: how strongly rows that are right already are put aside; 0 is the cross-entropy.
+    plain: the loss that judges a model trained on this one.
+    """
+
+    gamma: float
+    plain: ClassVar[RowLoss] = staticmethod(cross_entropy)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.gamma < math.inf:
+            raise ValueError(f"gamma: {self.gamma!r}; allowed: [0, inf)")
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Outputs (n, k), targets class numbers (n,), to (n,)."""
+        losses = cross_entropy(outputs, targets)
+        if self.gamma == 0.0:
+            return losses
+        # 1 - p without cancellation; away from 0, where a power below 1 has no finite slope.
+        wrong = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
+        return wrong.pow(self.gamma) * losses
+
+
+@dataclass(frozen=True)
+class SmoothedCrossEntropy:
+    """Cross-entropy against labels that give `eps` to all classes alike; made by `smoothed_cross_entropy`.
+
+    Attributes
+    ----------
+    eps: share of the probability that is spread over all classes, the true one among them.
+    plain: the loss that judges a model trained on this one.
+    """
+
+    eps: float
+    plain: ClassVar[RowLoss] = staticmethod(cross_entropy)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.eps < 1.0:
+            raise ValueError(f"eps: {self.eps!r}; allowed: [0, 1)")
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Outputs (n, k), targets class numbers (n,), to (n,)."""
+        return functional.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.eps)
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Quantile (pinball) loss, ``max(q d, (q - 1) d)`` with d the target less the output; made by `quantile`.
+
+    Attributes
+    ----------
+    q: the quantile of the target, given the row, that the model learns.
+    """
+
+    q: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.q < 1.0:
+            raise ValueError(f"q: {self.q!r}; allowed: (0, 1)")
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Outputs (n, 1) or (n,), targets (n,), to (n,)."""
+        above = targets - outputs.reshape(targets.shape)
+        return torch.maximum(self.q * above, (self.q - 1.0) * above)
+
+
+def focal(gamma: float = 2.0) -> Focal:
+    """Focal loss of Lin et al. (ICCV 2017, equation 4), without class weights: ``(1 - p)^gamma * -log p``.
+
+    Parameters
+    ----------
+    gamma: in [0, inf); 0 is the cross-entropy.
+
+    >>> focal(2.0)(torch.zeros(1, 2), torch.tensor([0]))        # a quarter of log 2
+    tensor([0.1733])
+
+    Raises
+    ------
+    ValueError: `gamma` is out of its range.
+    """
+    return Focal(gamma)
+
+
+def smoothed_cross_entropy(eps: float = 0.1) -> SmoothedCrossEntropy:
+    """Cross-entropy with label smoothing (Szegedy et al., CVPR 2016, section 7).
+
+    Parameters
+    ----------
+    eps: share of the probability spread over all classes, in [0, 1); 0 is the cross-entropy.
+
+    >>> smoothed_cross_entropy(0.5)(torch.tensor([[3.0, 0.0]]), torch.tensor([0]))
+    tensor([0.7986])
+
+    Raises
+    ------
+    ValueError: `eps` is out of its range.
+    """
+    return SmoothedCrossEntropy(eps)
+
+
+def quantile(q: float = 0.5) -> Quantile:
+    """Quantile loss (Koenker and Bassett, Econometrica 1978); half the absolute error for q = 0.5.
+
+    Parameters
+    ----------
+    q: in (0, 1): the share of targets that should lie below the model's output.
+
+    >>> quantile(0.9)(torch.tensor([[0.0], [0.0]]), torch.tensor([1.0, -1.0]))
+    tensor([0.9000, 0.1000])
+
+    Raises
+    ------
+    ValueError: `q` is out of its range.
+    """
+    return Quantile(q)
+
+
 BY_NAME: dict[str, RowLoss] = {
     "cross_entropy": cross_entropy,
     "squared": squared,
@@ -55,55 +183,70 @@ BY_NAME: dict[str, RowLoss] = {
     "huber": huber,
 }
 
+BY_NUMBER: dict[str, Callable[[float], RowLoss]] = {"focal": focal, "quantile": quantile}
+"""Losses with a number, written "focal:2" or ("focal", 2)."""
 
-def row_loss(choice: str | RowLoss) -> RowLoss:
-    """A base loss by name, or the function that was given.
+BaseLoss = str | tuple[str, float] | RowLoss
+"""How a base loss may be given."""
+
+
+def row_loss(choice: BaseLoss) -> RowLoss:
+    """A base loss by name, by name and number, or the function that was given.
 
     >>> row_loss("squared")(torch.tensor([[1.0]]), torch.tensor([3.0]))
     tensor([4.])
+    >>> row_loss("quantile:0.9") == row_loss(("quantile", 0.9)) == quantile(0.9)
+    True
 
     Raises
     ------
-    ValueError: the name is unknown.
+    ValueError: the name is unknown, or its number is out of its range.
     """
     if callable(choice):
         return choice
-    if choice not in BY_NAME:
-        raise ValueError(f"base_loss: {choice!r}; allowed: {', '.join(BY_NAME)}, or a function")
-    return BY_NAME[choice]
+    if isinstance(choice, str):
+        if choice in BY_NAME:
+            return BY_NAME[choice]
+        name, _, number = choice.partition(":")
+    elif isinstance(choice, tuple | list) and len(choice) == 2:
+        name, number = str(choice[0]), str(choice[1])
+    else:
+        name, number = "", ""
+    try:
+        if name in BY_NUMBER:
+            # A focal loss has a customary gamma; no quantile is customary.
+            return BY_NUMBER[name](2.0 if choice == "focal" else float(number))
+    except ValueError as error:
+        raise ValueError(f"base_loss: {choice!r} ({error}); allowed: focal:GAMMA, quantile:Q") from error
+    raise ValueError(f"base_loss: {choice!r}; allowed: {', '.join(BY_NAME)}, focal:GAMMA, quantile:Q, or a function")
 
 
-def check_targets(model: nn.Module, features: Tensor, targets: Tensor, choice: str | RowLoss, name: str) -> None:
-    """Try one row, so that shapes that do not fit are named before an epoch has run.
+def plain_loss(loss: RowLoss) -> RowLoss:
+    """The loss that judges a model trained on `loss`: its attribute `plain`, or the loss itself.
 
-    >>> check_targets(nn.Linear(2, 3), torch.zeros(4, 2), torch.tensor([0, 1, 2, 3]), "cross_entropy", "targets")
-    Traceback (most recent call last):
-    ...
-    ValueError: targets: class numbers 0 to 3 for outputs of shape (1, 3); allowed: 0 to one less than ...
+    >>> plain_loss(focal(2.0)) is plain_loss(smoothed_cross_entropy(0.1)) is cross_entropy
+    True
+    >>> plain_loss(squared) is squared
+    True
+    """
+    plain: RowLoss = getattr(loss, "plain", loss)
+    return plain
+
+
+def smoothed(loss: RowLoss, label_smoothing: float) -> RowLoss:
+    """The training loss with label smoothing; only the cross-entropy has one.
+
+    >>> smoothed(cross_entropy, 0.1)
+    SmoothedCrossEntropy(eps=0.1)
 
     Raises
     ------
-    ValueError: rows and targets differ in number, a class number has no output, or the loss is not one a row.
+    ValueError: `label_smoothing` is out of its range, or the loss is another.
     """
-    rows = features.shape[0]
-    if targets.shape != (rows,):
-        raise ValueError(f"{name}: shape {tuple(targets.shape)}; allowed: ({rows},), one a row of features")
-    if isinstance(choice, str) and not bool(torch.isfinite(targets).all()):
-        raise ValueError(f"{name}: holds values that are not finite; allowed: finite numbers")
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        outputs = model(features[:1])
-        model.train(training)
-        if choice == "cross_entropy":
-            low, high = int(targets.min()), int(targets.max())
-            if outputs.ndim != 2 or low < 0 or high >= outputs.shape[1]:
-                raise ValueError(
-                    f"{name}: class numbers {low} to {high} for outputs of shape {tuple(outputs.shape)}; "
-                    "allowed: 0 to one less than the number of outputs"
-                )
-        elif isinstance(choice, str) and outputs.numel() != 1:
-            raise ValueError(f"model: {tuple(outputs.shape[1:])} values a row with {choice!r}; allowed: one")
-        losses = row_loss(choice)(outputs, targets[:1])
-    if losses.shape != (1,):
-        raise ValueError(f"base_loss: shape {tuple(losses.shape)} for one row; allowed: (1,), one loss a row")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing: {label_smoothing!r}; allowed: [0, 1)")
+    if label_smoothing == 0.0:
+        return loss
+    if loss is not cross_entropy:
+        raise ValueError(f'label_smoothing: {label_smoothing!r}; allowed: 0, save with base_loss "cross_entropy"')
+    return SmoothedCrossEntropy(label_smoothing)
