@@ -16,6 +16,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 from softad.criteria import AUTO_SHARE, ChiSquareDRO, Criterion, CVaR, Flooding, IFlood, Mean, SoftAD, Tilted
+from softad.objectives import chi_square_weights
 
 values = st.floats(0.0, 50.0, allow_nan=False, width=32)
 weighted_rows = st.lists(
@@ -106,8 +107,28 @@ def test_equal_losses_still_train(criterion: Criterion, losses: list[float]) -> 
 
 def test_softad_can_be_differentiated_twice() -> None:
     losses = torch.tensor([0.1, 0.9, 4.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(SoftAD(0.4, 0.7), (losses,))
-    assert torch.autograd.gradgradcheck(SoftAD(0.4, 0.7), (losses,))
+    criterion = SoftAD(0.4, 0.7)
+    assert torch.autograd.gradcheck(criterion, (losses,))
+    value = float(criterion(losses).detach())
+    criterion.twice_differentiable = True
+    assert float(criterion(losses).detach()) == pytest.approx(value)
+    assert torch.autograd.gradcheck(criterion, (losses,))
+    assert torch.autograd.gradgradcheck(criterion, (losses,))
+
+
+@given(
+    losses=st.lists(st.one_of(values, st.sampled_from([0.0, 1.0, 3.0])), min_size=1, max_size=40),
+    radius=st.floats(0.001, 50.0),
+)
+@settings(deadline=None)
+def test_both_ways_to_the_chi_square_weights_agree(losses: list[float], radius: float) -> None:
+    vector = torch.tensor(losses, dtype=torch.float64)
+    quick, general = (
+        chi_square_weights(vector, radius),
+        chi_square_weights(vector[None], torch.tensor([[radius]], dtype=torch.float64))[0],
+    )
+    assert float(torch.dot(quick, vector)) == pytest.approx(float(torch.dot(general, vector)), rel=1e-7, abs=1e-9)
+    assert float(quick.sum()) == pytest.approx(1.0) and float(quick.min()) >= 0.0
 
 
 def test_the_automatic_level_is_a_share_of_the_losses_seen() -> None:
