@@ -1,0 +1,173 @@
+"""The criteria of many models at once: from losses (m, n), a line a model, to objectives (m,)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from softad.criteria import AUTO_SHARE, ChiSquareDRO, Criterion, CVaR, Flooding, IFlood, Mean, SoftAD, Tilted
+from softad.objectives import (
+    chi_square_weights,
+    cvar_threshold,
+    cvar_weights,
+    mean_of,
+    rho,
+    shares_of,
+    tilted_mean,
+    tilted_weights,
+)
+
+
+class StackedCriteria:
+    """Criteria of many models; those of one kind are worked out together.
+
+    Each objective is divided by its criterion's scale, as `softad.training.fit` does.
+
+    >>> stacked = StackedCriteria([Mean(), SoftAD(theta=0.5), SoftAD(theta=1.0)])
+    >>> stacked.objective(torch.tensor([[1.0, 2.0], [0.5, 0.5], [1.0, 1.0]]))
+    tensor([1.5000, 0.0000, 0.0000])
+
+    Raises
+    ------
+    ValueError: a criterion of another kind than `softad.criteria` has.
+    """
+
+    def __init__(self, criteria: Sequence[Criterion], device: str = "cpu") -> None:
+        members: dict[tuple[object, ...], list[int]] = {}
+        for number, criterion in enumerate(criteria):
+            over = criterion.transform if isinstance(criterion, SoftAD) else None
+            # The mean is what SoftAD is laid over anyway, save where one scalar a batch is meant.
+            key: tuple[object, ...] = (type(criterion), type(over), getattr(criterion, "reading", None))
+            members.setdefault(key, []).append(number)
+        self._count = len(criteria)
+        self._groups = [_Group([criteria[n] for n in numbers], numbers, device) for numbers in members.values()]
+
+    def objective(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Losses (m, n), and sample weights (m, n) or None, to the objectives (m,)."""
+        shares = shares_of(weights, losses)
+        if len(self._groups) == 1:
+            return self._groups[0].objective(losses, shares)
+        parts = [
+            group.objective(losses[group.index], None if shares is None else shares[group.index])
+            for group in self._groups
+        ]
+        order = torch.cat([group.index for group in self._groups])
+        return torch.cat(parts)[torch.argsort(order)]
+
+    def taken(self, keep: Tensor) -> StackedCriteria:
+        """The criteria of some of the models, in the order of `keep`, shape (k,), with what they have learnt.
+
+        >>> StackedCriteria([SoftAD(theta=0.5), Mean(), SoftAD(theta=1.0)]).taken(torch.tensor([1, 2])).levels()
+        [None, 1.0]
+        """
+        place = {int(model): number for number, model in enumerate(keep.tolist())}
+        fewer = copy.copy(self)
+        fewer._count = len(place)
+        fewer._groups = [part for group in self._groups if (part := group.taken(place)) is not None]
+        return fewer
+
+    def observe(self, means: Tensor) -> None:
+        """Mean validation losses (m,), on the CPU: what ``SoftAD(theta="auto")`` learns its level from."""
+        for group in self._groups:
+            group.observe(means)
+
+    def levels(self) -> list[float | None]:
+        """theta in use, of each model; None where the criterion is no `SoftAD`."""
+        found: list[float | None] = [None] * self._count
+        for group in self._groups:
+            if group.kind is SoftAD:
+                for number, level in zip(group.index.tolist(), group.theta.flatten().tolist(), strict=True):
+                    found[number] = None if math.isnan(level) else level
+        return found
+
+
+class _Group:
+    """Criteria of one kind, their parameters as columns."""
+
+    def __init__(self, criteria: list[Criterion], numbers: list[int], device: str) -> None:
+        self.index = torch.tensor(numbers, device=device)
+        first = criteria[0]
+        self.kind = type(first)
+        self.over = first.transform if isinstance(first, SoftAD) else None
+        self.reading = first.reading if isinstance(first, SoftAD) else "aggregate"
+        inner = [c.transform if isinstance(c, SoftAD) and c.transform is not None else c for c in criteria]
+
+        def column(of: Sequence[Criterion], name: str) -> Tensor:
+            values = [getattr(one, name, math.nan) for one in of]
+            # In single precision a level of 0.9 would miss the tenth row of ten.
+            return torch.tensor(
+                [[math.nan if value == "auto" else float(value)] for value in values],
+                dtype=torch.float64,
+                device=device,
+            )
+
+        self.level, self.radius, self.tilt = (column(inner, name) for name in ("level", "radius", "tilt"))
+        self.theta = column(criteria, "theta").float()
+        self.sigma = column(criteria, "sigma").float()
+        self.auto = torch.isnan(self.theta) if self.kind is SoftAD else torch.zeros_like(self.theta, dtype=torch.bool)
+        self.observed = torch.zeros_like(self.auto)
+        self.waiting = bool(self.auto.any())
+        if self.kind not in (Mean, CVaR, ChiSquareDRO, Tilted, Flooding, IFlood, SoftAD):
+            raise ValueError(f"criterion: {first!r}; allowed: one of softad.criteria")
+
+    def taken(self, place: dict[int, int]) -> _Group | None:
+        """Of the models in `place` only, which maps their present number to the new one; None where there are none."""
+        own = [number for number, model in enumerate(self.index.tolist()) if model in place]
+        if not own:
+            return None
+        fewer = copy.copy(self)
+        rows = torch.tensor(own, device=self.index.device)
+        fewer.index = torch.tensor([place[model] for model in self.index[rows].tolist()], device=self.index.device)
+        for name in ("level", "radius", "tilt", "theta", "sigma", "auto", "observed"):
+            setattr(fewer, name, getattr(self, name)[rows])
+        return fewer
+
+    def objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        if self.kind is Flooding:
+            level = self.level.flatten().to(losses.dtype)
+            return (mean_of(losses, shares) - level).abs() + level
+        if self.kind is IFlood:
+            return self.sigma.flatten() * mean_of(((losses - self.theta) / self.sigma).abs(), shares)
+        if self.kind is not SoftAD:
+            return self._transformed(self.kind, losses, shares)
+        if self.waiting:
+            self.theta = torch.where(torch.isnan(self.theta), AUTO_SHARE * losses.detach().mean(-1, True), self.theta)
+            self.waiting = False
+        theta, sigma = self.theta, self.sigma
+        if self.over is None:
+            return sigma.flatten() * mean_of(rho((losses - theta) / sigma), shares)
+        if self.reading == "aggregate":
+            inside = self._transformed(type(self.over), losses, shares)[:, None]
+            return (sigma * rho((inside - theta) / sigma)).squeeze(-1)
+        if isinstance(self.over, CVaR):
+            limit = cvar_threshold(losses, self.level, shares)[..., None]
+            lifted = limit + torch.relu(losses - limit) / (1.0 - self.level).to(losses.dtype)
+            return sigma.flatten() * mean_of(rho((lifted - theta) / sigma), shares)
+        weights = self._weights(type(self.over), losses, shares)
+        return sigma.flatten() * (weights * rho((losses - theta) / sigma)).sum(-1)
+
+    def observe(self, means: Tensor) -> None:
+        level = (AUTO_SHARE * means[self.index.cpu()]).to(self.theta)[:, None]
+        learn = self.auto & torch.isfinite(level) & (~self.observed | (level < self.theta))
+        self.theta = torch.where(learn, level, self.theta)
+        self.observed |= learn
+
+    def _transformed(self, kind: type, losses: Tensor, shares: Tensor | None) -> Tensor:
+        if kind is Mean:
+            return mean_of(losses, shares)
+        if kind is Tilted:
+            return tilted_mean(losses, self.tilt, shares)
+        return (self._weights(kind, losses, shares) * losses).sum(-1)
+
+    def _weights(self, kind: type, losses: Tensor, shares: Tensor | None) -> Tensor:
+        if kind is CVaR:
+            return cvar_weights(losses, self.level, shares)
+        if kind is ChiSquareDRO:
+            return chi_square_weights(losses, self.radius, shares)
+        if kind is Tilted:
+            return tilted_weights(losses, self.tilt, shares)
+        return torch.full_like(losses.detach(), 1.0 / losses.shape[-1]) if shares is None else shares
