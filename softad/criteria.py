@@ -17,7 +17,7 @@ Rockafellar and Uryasev (CVaR); Duchi and Namkoong (chi-square); Li et al. (tilt
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -50,8 +50,11 @@ __all__ = [
     "rho_slope",
 ]
 
-AUTO_SHARE = 0.35
+AUTO_SHARE = 0.2
 """``SoftAD(theta="auto")``: theta as a share of the mean loss that held-out rows have."""
+
+SMALLEST_AUTO_SIGMA = 1e-6
+"""``SoftAD(sigma="auto")`` where the losses seen are all 0."""
 
 
 class Mean(Criterion):
@@ -231,7 +234,8 @@ class SoftAD(Criterion):
     theta: the loss level that we are content with, finite; or "auto": `AUTO_SHARE` times the lowest mean loss that
         `observe` was shown (`softad.training.fit` shows it the validation rows after every epoch), and until then
         times the mean of the first batch.
-    sigma: scale of loss deviations, finite and > 0. `softad.training.fit` divides the step by it.
+    sigma: scale of loss deviations, finite and > 0; or "auto": that mean loss itself, so that how far a row's pull
+        is bounded does not depend on how large the losses of a task are. `softad.training.fit` divides the step by it.
     eta: weight of the constant, finite; changes the reported value only, never the gradient.
     transform: None, `CVaR`, `ChiSquareDRO`, `Tilted` or `Mean`.
     reading: "aggregate" or "pointwise"; of no effect without a transform.
@@ -250,13 +254,13 @@ class SoftAD(Criterion):
     def __init__(
         self,
         theta: float | Literal["auto"],
-        sigma: float = 1.0,
+        sigma: float | Literal["auto"] = 1.0,
         eta: float = 1.0,
         transform: Transform | None = None,
         reading: Literal["aggregate", "pointwise"] = "aggregate",
     ) -> None:
         check(theta == "auto" or (is_number(theta) and math.isfinite(theta)), "theta", theta, 'finite, or "auto"')
-        check(is_number(sigma) and 0.0 < sigma < math.inf, "sigma", sigma, "(0, inf)")
+        check(sigma == "auto" or (is_number(sigma) and 0.0 < sigma < math.inf), "sigma", sigma, '(0, inf), or "auto"')
         check(is_number(eta) and math.isfinite(eta), "eta", eta, "finite")
         check(
             transform is None or isinstance(transform, Mean | CVaR | ChiSquareDRO | Tilted),
@@ -264,51 +268,66 @@ class SoftAD(Criterion):
         )  # fmt: skip
         check(reading in ("aggregate", "pointwise"), "reading", reading, '"aggregate" or "pointwise"')
         super().__init__(theta=theta, sigma=sigma, eta=eta, transform=transform, reading=reading)
-        self._theta = None if theta == "auto" else float(theta)
+        self._fixed_theta = None if theta == "auto" else float(theta)
+        self._fixed_sigma = None if sigma == "auto" else float(sigma)
+        # The mean loss that what is "auto" is derived from: of held-out rows once some were observed.
+        self._seen: float | None = None
         self._observed = False
-        self.sigma, self.eta, self.transform = float(sigma), float(eta), transform
+        self.eta, self.transform = float(eta), transform
         self.reading: Literal["aggregate", "pointwise"] = reading
         self.twice_differentiable = False
 
     @property
     def theta(self) -> float | Literal["auto"]:
         """The level in use; "auto" as long as no losses were seen."""
-        return "auto" if self._theta is None else self._theta
+        if self._fixed_theta is not None:
+            return self._fixed_theta
+        return "auto" if self._seen is None else AUTO_SHARE * self._seen
+
+    @property
+    def sigma(self) -> float | Literal["auto"]:
+        """The scale in use; "auto" as long as no losses were seen."""
+        if self._fixed_sigma is not None:
+            return self._fixed_sigma
+        return "auto" if self._seen is None else max(self._seen, SMALLEST_AUTO_SIGMA)
 
     @property
     def scale(self) -> float:
-        """sigma: the most that a row pulls with."""
-        return self.sigma
+        """sigma: the most that a row pulls with; 1 as long as it is not known."""
+        return 1.0 if self.sigma == "auto" else self.sigma
+
+    @property
+    def learns(self) -> bool:
+        """Whether theta or sigma is "auto"."""
+        return self._fixed_theta is None or self._fixed_sigma is None
 
     def observe(self, losses: Tensor) -> None:
-        """With theta "auto": learn the level from held-out rows' base losses, shape ``(n,)``; else nothing.
+        """Where theta or sigma is "auto": learn from held-out rows' base losses, shape ``(n,)``; else nothing.
 
-        >>> criterion = SoftAD(theta="auto")
+        >>> criterion = SoftAD(theta="auto", sigma="auto")
         >>> criterion.observe(torch.tensor([0.5, 1.5]))
-        >>> criterion.theta
-        0.35
+        >>> criterion.theta, criterion.sigma
+        (0.2, 1.0)
         """
-        if self._settings["theta"] != "auto":
+        if not self.learns:
             return
-        level = AUTO_SHARE * float(losses.detach().double().mean())
-        if math.isfinite(level) and (self._theta is None or not self._observed or level < self._theta):
-            self._theta, self._observed = level, True
+        mean = float(losses.detach().double().mean())
+        if math.isfinite(mean) and (self._seen is None or not self._observed or mean < self._seen):
+            self._seen, self._observed = mean, True
 
     def state(self) -> dict[str, float]:
-        """The level that was found, where theta is "auto"."""
-        if self._settings["theta"] != "auto" or self._theta is None:
-            return {}
-        return {"theta": self._theta, "observed": float(self._observed)}
+        """The mean loss that was seen, where theta or sigma is "auto"."""
+        return {} if self._seen is None else {"seen": self._seen, "observed": float(self._observed)}
 
     def load_state(self, state: dict[str, float]) -> None:
-        """Go on with a level that was found before."""
-        if self._settings["theta"] == "auto" and state:
-            self._theta, self._observed = float(state["theta"]), bool(state["observed"])
+        """Go on from what was seen before."""
+        if self.learns and state:
+            self._seen, self._observed = float(state["seen"]), bool(state["observed"])
         elif state:
             super().load_state(state)
 
     def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
-        theta, sigma = self._level(losses), self.sigma
+        theta, sigma = self._in_use(losses)
         if self.transform is None:
             if shares is None and losses.is_cpu and not self.twice_differentiable:
                 return mean_rho(losses, theta, sigma, self.eta * theta)
@@ -321,13 +340,14 @@ class SoftAD(Criterion):
             return sigma**2 * mean_of(rho((lifted - theta) / sigma), shares)
         return sigma**2 * weighted_sum(self.transform.weights(losses, shares), rho((losses - theta) / sigma))
 
-    def _level(self, losses: Tensor) -> float:
-        if self._theta is None:
-            self._theta = AUTO_SHARE * float(losses.detach().double().mean())
-        return self._theta
+    def _in_use(self, losses: Tensor) -> tuple[float, float]:
+        if self._seen is None and self.learns:
+            self._seen = float(losses.detach().double().mean())
+        return cast("float", self.theta), cast("float", self.sigma)
 
     def row_weights(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
         """How strongly each row pulls, shape ``(n,)``: negative is ascent, positive descent (ERM: all 1)."""
         if self.transform is None and weights is None:
-            return self.sigma * rho_slope((losses.detach() - self._level(losses)) / self.sigma)
+            theta, sigma = self._in_use(losses)
+            return sigma * rho_slope((losses.detach() - theta) / sigma)
         return super().row_weights(losses, weights)

@@ -34,7 +34,7 @@ class SoftADClassifier(ClassifierMixin, SoftADEstimator):  # type: ignore[misc]
         `softad.criteria` (it is copied).
     theta: of "softad", "iflood" and "flooding" (its level): the loss level that we are content with; "auto", only
         with "softad", takes it from the losses seen.
-    sigma: of "softad" and "iflood", > 0.
+    sigma: of "softad" and "iflood", > 0; "auto" is the mean of the losses seen, and 1 for "iflood".
     level: of "cvar", in [0, 1).
     radius: of "chi_square", >= 0.
     tilt: of "tilted", not 0.
@@ -88,7 +88,7 @@ class SoftADClassifier(ClassifierMixin, SoftADEstimator):  # type: ignore[misc]
         criterion: str | Criterion = "softad",
         *,
         theta: float | str = "auto",
-        sigma: float = 1.0,
+        sigma: float | str = "auto",
         level: float = 0.9,
         radius: float = 0.5,
         tilt: float = 1.0,
@@ -285,7 +285,7 @@ class SoftADRegressor(RegressorMixin, SoftADEstimator):  # type: ignore[misc]
         base_loss: str = "squared",
         quantile: float = 0.5,
         theta: float | str = "auto",
-        sigma: float = 1.0,
+        sigma: float | str = "auto",
         level: float = 0.9,
         radius: float = 0.5,
         tilt: float = 1.0,

@@ -32,7 +32,7 @@ class SoftADEstimator(BaseEstimator):  # type: ignore[misc]
 
     criterion: str | Criterion
     theta: float | str
-    sigma: float
+    sigma: float | str
     level: float
     radius: float
     tilt: float
@@ -205,11 +205,11 @@ class SoftADEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _checked_criterion(self) -> Criterion:
         """Look at all parameters that `fit` and the criteria do not look at themselves."""
-        theta = self.theta
+        theta, sigma = self.theta, self.sigma
         size = self.batch_size
         for name, value, holds, allowed in (
             ("theta", theta, theta == "auto" or _is_finite(theta), '"auto" or a finite number'),
-            ("sigma", self.sigma, 0.0 < self.sigma < math.inf, "(0, inf)"),
+            ("sigma", sigma, sigma == "auto" or (_is_finite(sigma) and float(sigma) > 0.0), '"auto", or in (0, inf)'),
             ("level", self.level, 0.0 <= self.level < 1.0, "[0, 1)"),
             ("radius", self.radius, 0.0 <= self.radius < math.inf, "[0, inf)"),
             ("tilt", self.tilt, math.isfinite(self.tilt) and self.tilt != 0.0, "finite and not 0"),
@@ -230,9 +230,10 @@ class SoftADEstimator(BaseEstimator):  # type: ignore[misc]
         if self.criterion in ("flooding", "iflood") and self.theta == "auto":
             raise ValueError(f"theta: 'auto' with criterion {self.criterion!r}; allowed: a finite number")
         theta: Any = self.theta
+        sigma: Any = self.sigma
         match self.criterion:
             case "softad":
-                return SoftAD(theta, self.sigma)
+                return SoftAD(theta, sigma)
             case "mean":
                 return Mean()
             case "cvar":
@@ -244,7 +245,7 @@ class SoftADEstimator(BaseEstimator):  # type: ignore[misc]
             case "flooding":
                 return Flooding(theta)
             case "iflood":
-                return IFlood(theta, self.sigma)
+                return IFlood(theta, 1.0 if sigma == "auto" else sigma)  # of no influence on the step
         raise ValueError(f"criterion: {self.criterion!r}; allowed: {', '.join(CRITERIA)}, or a Criterion")
 
 

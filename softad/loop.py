@@ -104,7 +104,7 @@ class Loop:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     goal: Callable[..., Tensor]
-    scale: float
+    scale: Callable[[], float]
     loss_of: RowLoss
     plain: RowLoss
     figure: StoppingFigure
@@ -152,7 +152,8 @@ class Loop:
     def _step(self, rows: Tensor, targets: Tensor, batch: Tensor, where: tuple[int, int]) -> Tensor:
         objective = self._objective(rows, targets, batch, where)
         self.optimizer.zero_grad()
-        (objective if self.scale == 1.0 else objective / self.scale).backward()  # type: ignore[no-untyped-call]
+        scale = self.scale()
+        (objective if scale == 1.0 else objective / scale).backward()  # type: ignore[no-untyped-call]
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
@@ -175,7 +176,7 @@ class Loop:
 
         def objective() -> Tensor:
             value = self._objective(rows, targets, batch, where)
-            (value / self.scale).backward()  # type: ignore[no-untyped-call]
+            (value / self.scale()).backward()  # type: ignore[no-untyped-call]
             return value.detach()
 
         # The gradient that is clipped is the one that the weights move along, not those that perturb them.

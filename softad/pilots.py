@@ -92,9 +92,11 @@ def settings_grid(reference: float, counts: npt.ArrayLike | None) -> tuple[Setti
     found += [_chi_square(radius) for radius in (0.1, 0.5)]
     found.append(Setting("tilted 1", "reweighted", Pilot(Tilted(1.0))))
     found.append(Setting("SoftAD theta=auto", "bounded", Pilot(SoftAD(theta="auto"))))
+    found.append(Setting("SoftAD theta=auto sigma=auto", "bounded", Pilot(SoftAD(theta="auto", sigma="auto"))))
     levels = [_rounded(share * reference) for share in THETA_SHARES]
     found += [_softad(theta, 1.0) for theta in levels]
     found += [_softad(theta, 0.1) for theta in levels[1::2]]
+    found += [_softad(theta, _rounded(reference)) for theta in levels[1:5:2]]
     found += [_cvar_softad(theta, 0.5) for theta in levels[2:4]]
     return tuple({setting.name: setting for setting in found}.values())
 
@@ -185,7 +187,11 @@ class Search:
         params: dict[str, Any]
         if isinstance(criterion, SoftAD):
             theta = AUTO_SHARE * self.reference if criterion.theta == "auto" else criterion.theta
-            params = {"objective": "softad", "theta": theta, "sigma": criterion.sigma}
+            params = {
+                "objective": "softad",
+                "theta": theta,
+                "sigma": self.reference if criterion.sigma == "auto" else criterion.sigma,
+            }
             if isinstance(criterion.transform, CVaR):
                 params = {"objective": "cvar_softad", "theta": theta, "level": criterion.transform.level}
         elif isinstance(criterion, CVaR):

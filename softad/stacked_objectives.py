@@ -9,7 +9,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from softad.criteria import AUTO_SHARE, ChiSquareDRO, Criterion, CVaR, Flooding, IFlood, Mean, SoftAD, Tilted
+from softad.criteria import (
+    AUTO_SHARE,
+    SMALLEST_AUTO_SIGMA,
+    ChiSquareDRO,
+    Criterion,
+    CVaR,
+    Flooding,
+    IFlood,
+    Mean,
+    SoftAD,
+    Tilted,
+)
 from softad.objectives import (
     chi_square_weights,
     cvar_threshold,
@@ -108,9 +119,12 @@ class _Group:
         self.level, self.radius, self.tilt = (column(inner, name) for name in ("level", "radius", "tilt"))
         self.theta = column(criteria, "theta").float()
         self.sigma = column(criteria, "sigma").float()
-        self.auto = torch.isnan(self.theta) if self.kind is SoftAD else torch.zeros_like(self.theta, dtype=torch.bool)
-        self.observed = torch.zeros_like(self.auto)
-        self.waiting = bool(self.auto.any())
+        soft = self.kind is SoftAD
+        self.auto_theta = torch.isnan(self.theta) & soft
+        self.auto_sigma = torch.isnan(self.sigma) & soft
+        self.seen = torch.full_like(self.theta, math.nan)
+        self.observed = torch.zeros_like(self.auto_theta)
+        self.waiting = bool((self.auto_theta | self.auto_sigma).any())
         if self.kind not in (Mean, CVaR, ChiSquareDRO, Tilted, Flooding, IFlood, SoftAD):
             raise ValueError(f"criterion: {first!r}; allowed: one of softad.criteria")
 
@@ -122,7 +136,7 @@ class _Group:
         fewer = copy.copy(self)
         rows = torch.tensor(own, device=self.index.device)
         fewer.index = torch.tensor([place[model] for model in self.index[rows].tolist()], device=self.index.device)
-        for name in ("level", "radius", "tilt", "theta", "sigma", "auto", "observed"):
+        for name in ("level", "radius", "tilt", "theta", "sigma", "auto_theta", "auto_sigma", "seen", "observed"):
             setattr(fewer, name, getattr(self, name)[rows])
         return fewer
 
@@ -135,7 +149,7 @@ class _Group:
         if self.kind is not SoftAD:
             return self._transformed(self.kind, losses, shares)
         if self.waiting:
-            self.theta = torch.where(torch.isnan(self.theta), AUTO_SHARE * losses.detach().mean(-1, True), self.theta)
+            self._see(losses.detach().mean(-1, keepdim=True))
             self.waiting = False
         theta, sigma = self.theta, self.sigma
         if self.over is None:
@@ -151,10 +165,15 @@ class _Group:
         return sigma.flatten() * (weights * rho((losses - theta) / sigma)).sum(-1)
 
     def observe(self, means: Tensor) -> None:
-        level = (AUTO_SHARE * means[self.index.cpu()]).to(self.theta)[:, None]
-        learn = self.auto & torch.isfinite(level) & (~self.observed | (level < self.theta))
-        self.theta = torch.where(learn, level, self.theta)
-        self.observed |= learn
+        new = means[self.index.cpu()].to(self.theta)[:, None]
+        better = torch.isfinite(new) & (~self.observed | (new < self.seen))
+        self._see(torch.where(better, new, self.seen))
+        self.observed |= better
+
+    def _see(self, means: Tensor) -> None:
+        self.seen = means
+        self.theta = torch.where(self.auto_theta, AUTO_SHARE * means, self.theta)
+        self.sigma = torch.where(self.auto_sigma, means.clamp_min(SMALLEST_AUTO_SIGMA), self.sigma)
 
     def _transformed(self, kind: type, losses: Tensor, shares: Tensor | None) -> Tensor:
         if kind is Mean:

@@ -218,7 +218,8 @@ def fit(
         model=model,
         optimizer=stepper,
         goal=goal,
-        scale=float(getattr(goal, "scale", 1.0)),
+        # Asked at every step: a scale that is found from the losses changes with them.
+        scale=lambda: float(getattr(goal, "scale", 1.0)),
         loss_of=loss_of,
         plain=plain,
         figure=figure,

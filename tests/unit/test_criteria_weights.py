@@ -154,6 +154,12 @@ def test_the_automatic_level_goes_on_from_its_state() -> None:
     other.load_state(criterion.state())
     other.observe(torch.tensor([3.0]))
     assert other.theta == criterion.theta == pytest.approx(2 * AUTO_SHARE)
+    scaled = SoftAD(theta=0.1, sigma="auto")
+    assert scaled.sigma == "auto" and scaled.scale == 1.0
+    scaled.observe(torch.tensor([0.5, 1.5]))
+    assert scaled.sigma == scaled.scale == 1.0 and scaled.theta == 0.1
+    losses = torch.tensor([0.3, 0.9, 5.0])
+    assert float(scaled(losses)) == pytest.approx(float(SoftAD(0.1, 1.0)(losses)))
     assert SoftAD(0.3).state() == Mean().state() == {}
     with pytest.raises(ValueError, match="state"):
         Mean().load_state({"theta": 1.0})

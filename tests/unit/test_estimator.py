@@ -383,7 +383,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_and_logits_are_the_networks
         ({"level": -0.1}, r"level: -0.1; allowed: \[0, 1\)"),
         ({"level": 1.0}, r"level: 1.0; allowed: \[0, 1\)"),
         ({"radius": -1.0}, r"radius: -1.0; allowed: \[0, inf\)"),
-        ({"sigma": 0.0}, r"sigma: 0.0; allowed: \(0, inf\)"),
+        ({"sigma": 0.0}, r"sigma: 0.0; allowed: .*\(0, inf\)"),
         ({"theta": "low"}, "theta: 'low'; allowed: \"auto\" or a finite number"),
         ({"theta": float("nan")}, "theta: nan; allowed"),
         ({"criterion": "iflood"}, "theta: 'auto' with criterion 'iflood'; allowed: a finite number"),
