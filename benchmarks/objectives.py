@@ -140,8 +140,8 @@ def pilots(rounds: int) -> tuple[float, float]:
         found["single"] = []
         for one in make:
             result = fit(
-                build(0), x[:5000], y[:5000], criterion=one(), validation=(x[5000:], y[5000:]), epochs=1, batch_size=100,
-                optimizer="sgd", learning_rate=0.03, weight_decay=1e-4, calibrate=False,
+                build(0), x[:5000], y[:5000], criterion=one(), validation=(x[5000:], y[5000:]), epochs=1,
+                batch_size=100, optimizer="sgd", learning_rate=0.03, weight_decay=1e-4, calibrate=False,
             )  # fmt: skip
             found["single"].append(float(result.history[-1].validation or 0.0))
 

@@ -1,0 +1,137 @@
+"""When does SoftAD help, and when not: every objective and the plain baselines, on many sets, chosen by one rule.
+
+    python benchmarks/evidence.py --quick      two seeds, a quarter of the epochs, to benchmarks/results/
+    python benchmarks/evidence.py              five seeds; then docs/evidence.json, docs/evidence.md and its pictures
+    python benchmarks/evidence.py --page       only the page, from docs/evidence.json
+
+A run that was interrupted goes on where it was: each set and seed is kept as soon as it is done. The real sets are
+taken where SOFTAD_DATA names their folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.evidence_methods import TO_THE_END, choose, pilot_check, records, settings
+from benchmarks.evidence_page import write_page
+from benchmarks.evidence_sets import DataSet, all_sets
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+PROTOCOLS = {"to the end": False, "early stopping": True}
+
+
+def one_seed(data: DataSet, seed: int, *, quick: bool, pilots: bool) -> dict[str, Any]:
+    """All methods on one seed of a set: per protocol the chosen setting of each method, and SoftAD's thetas."""
+    rows = data.make(seed)
+    found: dict[str, Any] = {}
+    for protocol, stop in PROTOCOLS.items():
+        tried = settings(quick or data.model == "cnn")
+        if not stop:
+            tried = [setting for setting in tried if setting.method in TO_THE_END]
+        every = list(records(data, rows, seed, tried, stop=stop, quick=quick))
+        by_method: dict[str, list[dict[str, Any]]] = {}
+        for record in every:
+            by_method.setdefault(record["method"], []).append(record)
+        found[protocol] = {
+            "chosen": {method: choose(tried) for method, tried in by_method.items()},
+            "thetas": [
+                {"theta": record["theta"], "before": record["before"], "after": record["after"],
+                 "balanced accuracy": record["balanced accuracy"]}
+                for record in by_method["SoftAD"] if "sigma" not in record["setting"]
+            ],
+        }  # fmt: skip
+    if pilots:
+        found["recommendation"] = pilot_check(data, rows, seed, quick=quick)
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """Five digits are more than the page shows, and keep the file small."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def collect(kept: Path, sets: list[DataSet], seeds: int, *, quick: bool, pilots: bool) -> dict[str, Any]:
+    """Run what `kept` does not hold yet; it is replaced after every seed."""
+    document = json.loads(kept.read_text()) if kept.exists() else {"seeds": seeds, "quick": quick, "sets": {}}
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("evidence", total=len(sets) * seeds)
+        for data in sets:
+            held = document["sets"].setdefault(data.name, {"title": data.title, "seconds": 0.0, "seeds": {}})
+            for seed in range(seeds):
+                progress.update(task, description=f"{data.title}, seed {seed}")
+                if str(seed) not in held["seeds"]:
+                    started = time.perf_counter()
+                    held["seeds"][str(seed)] = rounded(one_seed(data, seed, quick=quick, pilots=pilots))
+                    held["seconds"] = round(held["seconds"] + time.perf_counter() - started, 1)
+                    part = kept.with_suffix(".part")
+                    part.write_text(json.dumps(document, separators=(",", ":")))
+                    part.replace(kept)
+                progress.advance(task)
+    return document
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two seeds, fewer epochs and settings")
+    parser.add_argument("--page", action="store_true", help="write the page from the kept JSON, run nothing")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--sets", help="names, separated by commas; all when not given")
+    parser.add_argument(
+        "--no-pilots", action="store_true", help="leave out what `pilot` recommends and where that ends"
+    )
+    parser.add_argument("--kept", type=Path, help="file that keeps what is done; for runs of several sets side by side")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    options = parser.parse_args(argv)
+    if options.page:
+        write_page(json.loads((DOCS / "evidence.json").read_text()), DOCS)
+        return 0
+    torch.set_num_threads(options.threads)
+    sets = all_sets()
+    if options.sets:
+        wanted = options.sets.split(",")
+        unknown = sorted(set(wanted) - {data.name for data in sets})
+        if unknown:
+            parser.error(f"--sets: {', '.join(unknown)}; allowed: {', '.join(data.name for data in sets)}")
+        sets = [data for data in sets if data.name in wanted]
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    name = "evidence-quick" if options.quick else "evidence"
+    kept = options.kept or results / f"{name}.json"
+    document = collect(
+        kept,
+        sets,
+        options.seeds or (2 if options.quick else 5),
+        quick=options.quick,
+        pilots=not options.no_pilots,
+    )
+    if options.kept:
+        return 0
+    if options.quick:
+        target = results / "evidence-quick"
+        target.mkdir(exist_ok=True)
+    else:
+        target = DOCS
+        (DOCS / "evidence.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
+    page = write_page(document, target)
+    Console().print(f"written: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
