@@ -212,7 +212,12 @@ def pilot_check(data: DataSet, rows: Rows, seed: int, *, quick: bool) -> dict[st
     )
     return {
         "name": candidate.name, "reason": report.recommendation.reason,
-        "mean %": 100.0 * (other["after"]["mean"] / erm["after"]["mean"] - 1.0),
-        "tail %": 100.0 * (other["after"]["tail"] / erm["after"]["tail"] - 1.0),
+        "mean %": _per_cent(other["after"]["mean"], erm["after"]["mean"]),
+        "tail %": _per_cent(other["after"]["tail"], erm["after"]["tail"]),
         "balanced points": 100.0 * (other["balanced accuracy"] - erm["balanced accuracy"]),
     }  # fmt: skip
+
+
+def _per_cent(value: float, reference: float) -> float:
+    """Relative difference; 0 where both are 0, as on a set that is solved."""
+    return 0.0 if value == reference else 100.0 * (value - reference) / max(reference, 1e-12)
