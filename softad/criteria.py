@@ -329,7 +329,8 @@ class SoftAD(Criterion):
     def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
         theta, sigma = self._in_use(losses)
         if self.transform is None:
-            if shares is None and losses.is_cpu and not self.twice_differentiable:
+            quick = losses.is_cpu and losses.dtype in (torch.float32, torch.float64)
+            if shares is None and quick and not self.twice_differentiable:
                 return mean_rho(losses, theta, sigma, self.eta * theta)
             return sigma**2 * mean_of(rho((losses - theta) / sigma), shares) + self.eta * theta
         if self.reading == "aggregate":

@@ -131,6 +131,14 @@ def test_both_ways_to_the_chi_square_weights_agree(losses: list[float], radius: 
     assert float(quick.sum()) == pytest.approx(1.0) and float(quick.min()) >= 0.0
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_losses_in_half_precision_are_taken(kind: torch.dtype) -> None:
+    losses = torch.tensor([0.1, 0.9, 4.0])
+    half = SoftAD(0.4, 0.7)(losses.to(kind))
+    assert half.dtype == kind
+    assert float(half) == pytest.approx(float(SoftAD(0.4, 0.7)(losses)), rel=0.02)
+
+
 def test_the_automatic_level_is_a_share_of_the_losses_seen() -> None:
     criterion = SoftAD(theta="auto")
     assert criterion.theta == "auto"
