@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from softad.augmentation import Augmentation
+from softad.batches import batches_of, drawn_for
 from softad.checkpoints import Checkpoint, State, check_identity, copy_state, read_checkpoint, write_checkpoint
 from softad.row_losses import RowLoss
 from softad.schedules import scale_rates
@@ -129,14 +130,14 @@ class Loop:
             scale_rates(self.optimizer, self.rates, self.factors[number - 1])
         # Seeded by epoch, so that no random state has to be kept: dropout and the like draw from torch's own.
         torch.manual_seed((self.seed * 1_000_003 + number) % 2**63)
-        drawn = torch.Generator().manual_seed((self.seed * 2_000_029 + number) % 2**63)
+        drawn = drawn_for(self.seed, number)
         order = torch.randperm(x.shape[0] if self.kept is None else self.kept.shape[0], generator=drawn).to(x.device)
         if self.kept is not None:
             order = self.kept[order]
         self.model.train()
         descend = self._step if self.sharp is None else self._sharp_step
         objectives: list[Tensor] = []
-        for batch in _batches(order, self.batch_size):
+        for batch in batches_of(order, self.batch_size):
             rows = x[batch] if self.augment is None else self.augment(x[batch], drawn)
             objectives.append(descend(rows, y[batch], batch, (number, len(objectives) + 1)).detach())
         # Looked at once an epoch: reading a number at every step would make an accelerator wait.
@@ -333,12 +334,3 @@ def _restore(loop: Loop, path: Path, identity: dict[str, Any], epochs: int) -> L
         kept.best or None,
         kept.progress.get("stopped", False),
     )
-
-
-def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
-    rows = order.shape[0]
-    # A last batch of one row has no statistics for batch normalisation.
-    end = rows - 1 if rows > size > 1 and rows % size == 1 else rows
-    for start in range(0, end, size):
-        stop = start + size
-        yield order[start : rows if stop >= end else stop]

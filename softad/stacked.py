@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from softad.batches import batches_of, drawn_for
 from softad.checkpoints import State
 from softad.criteria import Criterion
-from softad.loop import _batches as batches_of
+from softad.optimizers import named_optimizer
 from softad.row_losses import RowLoss, row_loss
 from softad.stacked_objectives import StackedCriteria
 
@@ -137,12 +138,13 @@ def train_stack(
     """
     _check(pilots, splits, epochs, batch_size)
     networks = [build(pilot.seed) for pilot in pilots]
-    skeleton = copy.deepcopy(networks[0]).to(device)
-    if any(True for _ in skeleton.buffers()):
-        raise ValueError("build: a network with buffers, such as batch normalisation; allowed: one without")
+    skeleton = _skeleton(networks[0], device)
     stacked, _ = stack_module_state(networks)
     weights = {name: value.detach().to(device).requires_grad_(True) for name, value in stacked.items()}
-    stepper = _optimizer(optimizer, list(weights.values()), learning_rate, weight_decay, momentum)
+    optimizer_of = functools.partial(
+        named_optimizer, optimizer, learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum
+    )
+    stepper = optimizer_of(list(weights.values()))
     criteria = StackedCriteria([pilot.criterion for pilot in pilots], device)
     rows = _Rows(pilots, splits, device)
     loss_of = _training_losses(pilots, row_loss(base_loss), device)
@@ -189,15 +191,20 @@ def train_stack(
             keep = torch.nonzero(going).flatten()
             alive = alive[keep]
             left = [pilots[model] for model in alive.tolist()]
-            weights, stepper = _taken(
-                weights, stepper, keep.to(device), optimizer, learning_rate, weight_decay, momentum
-            )
+            weights, stepper = _taken(weights, stepper, keep.to(device), optimizer_of)
             criteria = criteria.taken(keep)
             rows = rows.taken(left)
             loss_of = _training_losses(left, plain, device)
     if patience is None or not history[0]:
         best.weights = {name: value.detach() for name, value in weights.items()}
     return _results(pilots, networks, best, history, levels, early=patience is not None)
+
+
+def _skeleton(network: nn.Module, device: str) -> nn.Module:
+    """A network whose weights are replaced at each call."""
+    if any(True for _ in network.buffers()):
+        raise ValueError("build: a network with buffers, such as batch normalisation; allowed: one without")
+    return copy.deepcopy(network).to(device)
 
 
 def _outputs(skeleton: nn.Module, values: dict[str, Tensor], x: Tensor, shared: bool) -> Tensor:
@@ -214,14 +221,11 @@ def _taken(
     weights: dict[str, Tensor],
     stepper: torch.optim.Optimizer,
     keep: Tensor,
-    optimizer: str,
-    rate: float,
-    decay: float,
-    momentum: float,
+    optimizer_of: Callable[[list[Tensor]], torch.optim.Optimizer],
 ) -> tuple[dict[str, Tensor], torch.optim.Optimizer]:
     """Weights and optimiser of some of the models, going on from where they are."""
     fewer = {name: value.detach()[keep].clone().requires_grad_(True) for name, value in weights.items()}
-    following = _optimizer(optimizer, list(fewer.values()), rate, decay, momentum)
+    following = optimizer_of(list(fewer.values()))
     for before, after in zip(weights.values(), fewer.values(), strict=True):
         following.state[after] = {
             name: value[keep].clone() if isinstance(value, Tensor) and value.shape == before.shape else value
@@ -256,13 +260,8 @@ class _Rows:
         return _Rows(pilots, self._splits, self.device)
 
     def batches(self, epoch: int, size: int) -> list[Tensor]:
-        """Row numbers of each batch: (B,) where shared, else (m, B); drawn as by `softad.loop.Loop`."""
-        orders = {
-            seed: torch.randperm(
-                self.count, generator=torch.Generator().manual_seed((seed * 2_000_029 + epoch) % 2**63)
-            )
-            for seed in set(self.seeds)
-        }
+        """Row numbers of each batch: (B,) where shared, else (m, B)."""
+        orders = {seed: torch.randperm(self.count, generator=drawn_for(seed, epoch)) for seed in set(self.seeds)}
         if self.shared:
             return [batch.to(self.device) for batch in batches_of(orders[self.seeds[0]], size)]
         together = torch.stack([orders[seed] for seed in self.seeds])
@@ -367,14 +366,6 @@ def _results(
             )
         )
     return found
-
-
-def _optimizer(choice: str, weights: list[Tensor], rate: float, decay: float, momentum: float) -> torch.optim.Optimizer:
-    if choice == "adamw":
-        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True)
-    if choice == "sgd":
-        return torch.optim.SGD(weights, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
-    raise ValueError(f'optimizer: {choice!r}; allowed: "adamw" or "sgd"')
 
 
 def _check(pilots: Sequence[Pilot], splits: Sequence[Split], epochs: int, batch_size: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from softad.calibration import fit_temperature
 from softad.checkpoints import digest_of
 from softad.criteria import Criterion, Mean
 from softad.loop import Epoch, Loop, TrainingDiverged, is_over, run_epochs
+from softad.optimizers import named_optimizer, thread_count
 from softad.row_losses import BaseLoss, plain_loss, row_loss, smoothed
 from softad.schedules import Schedule, rate_factors
 from softad.sharpness import SAM, SharpDRO
@@ -250,7 +250,7 @@ def fit(
             "stop on": None if stop_on == "mean" else stop_on if isinstance(stop_on, str) else "own",
             "sharpness": None if sharpness is None else [sharpness, group_step],
         }
-    with _threads(threads), torch.random.fork_rng(devices=_accelerators(device)):
+    with thread_count(threads), torch.random.fork_rng(devices=_accelerators(device)):
         state = run_epochs(
             loop,
             (x, y),
@@ -265,7 +265,7 @@ def fit(
     model.eval()
     temperature = 1.0
     if calibrate and held is not None and kind == "classes":
-        with _threads(threads):
+        with thread_count(threads):
             temperature = fit_temperature(outputs_of(model, held[0]).numpy(), held[1].cpu().numpy())
     return FitResult(
         model=model,
@@ -304,11 +304,7 @@ def _optimizer(
         raise ValueError("model: no trainable parameter; allowed: at least one")
     if callable(choice):
         return choice(weights, rate)
-    if choice == "adamw":
-        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True)
-    if choice == "sgd":
-        return torch.optim.SGD(weights, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
-    raise ValueError(f'optimizer: {choice!r}; allowed: "adamw", "sgd", or a function of (parameters, learning rate)')
+    return named_optimizer(choice, weights, learning_rate=rate, weight_decay=decay, momentum=momentum)
 
 
 def _check_ranges(*checks: tuple[str, object, bool, str]) -> None:
@@ -320,15 +316,3 @@ def _check_ranges(*checks: tuple[str, object, bool, str]) -> None:
 def _accelerators(device: str) -> list[int]:
     where = torch.device(device)
     return [where.index or 0] if where.type == "cuda" else []
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if count is not None:
-            torch.set_num_threads(before)

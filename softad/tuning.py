@@ -7,20 +7,19 @@ which to take and why, ``report.frame()`` holds all figures, and ``report.write_
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from torch import nn
 
 from softad.criteria import Mean
 from softad.judging import Judged, judge_classes, judge_values
 from softad.models import build_model
+from softad.optimizers import thread_count
 from softad.pilot_report import PilotReport
 from softad.pilot_rows import PilotRows, Round, check_rows, cut_round, normal_class
 from softad.pilot_summary import report_of
@@ -133,7 +132,7 @@ def pilot(
     good = normal_class(rows, normal)
     size = batch_size if isinstance(batch_size, int) else 0
     shared = Training(model, tuple(hidden), epochs, patience, size, learning_rate, weight_decay, optimizer)
-    with _threads(threads):
+    with thread_count(threads):
         study = _Study(rows, shared, budget_seconds, started, random_state, good, false_reject_rate, progress)
         study.fit_to_budget(repeats or LEAST_ROUNDS)
         study.grid(repeats)
@@ -384,13 +383,3 @@ def _check_model(model: str, hidden: Sequence[int]) -> None:
         raise ValueError(f"hidden: {tuple(hidden)}; allowed: widths of at least 1")
     if ":" not in model and model not in ("linear", "mlp"):
         raise ValueError(f'model: {model!r}; allowed: "linear", "mlp", or "package.module:factory"')
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
