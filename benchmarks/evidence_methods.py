@@ -15,6 +15,7 @@ from softad.calibration import cross_entropies, fit_temperature, log_probabiliti
 from softad.criteria import ChiSquareDRO, Criterion, CVaR, Flooding, IFlood, Mean, SoftAD, Tilted
 from softad.figures import cvar
 from softad.models import build_model
+from softad.recall import defect_scores, reject_threshold
 from softad.stacked import Pilot, PilotResult, Split, train_stack
 from softad.training import fit, outputs_of
 
@@ -157,12 +158,10 @@ def unmoved(logits: NDArray[np.float64], labels: NDArray[Any], data: DataSet, ha
     """What no rescaling moves: accuracy, balanced accuracy, error on hard rows, recall at 5 % false rejects."""
     right = logits.argmax(1) == labels
     recall = None
-    if data.normal is not None:
-        score = 1.0 - np.exp(log_probabilities(logits))[:, data.normal]
-        good = np.sort(score[labels == data.normal])[::-1]
-        limit = good[int(0.05 * len(good))]
-        defects = score[labels != data.normal]
-        recall = float((defects > limit).mean()) if defects.size else None
+    if data.normal is not None and (labels != data.normal).any() and (labels == data.normal).any():
+        score = defect_scores(np.exp(log_probabilities(logits)), data.normal)
+        limit = reject_threshold(score[labels == data.normal], 0.05)
+        recall = float((score[labels != data.normal] > limit).mean())
     return {
         "accuracy": float(right.mean()),
         "balanced accuracy": float(np.mean([right[labels == c].mean() for c in np.unique(labels)])),

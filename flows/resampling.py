@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from softad.recall import defect_scores
+
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Weights, shape (r, n), to values, shape (r, m)."""
 
@@ -90,7 +92,7 @@ def relative_changes(old: np.ndarray, new: np.ndarray, *, level: float = 0.9) ->
 
 
 def recall_differences(
-    old: np.ndarray, new: np.ndarray, masks: Sequence[np.ndarray], normal_rows: np.ndarray, normal_column: int | None
+    old: np.ndarray, new: np.ndarray, masks: Sequence[np.ndarray], normal_rows: np.ndarray, normal_column: int
 ) -> Statistic:
     """Difference of the recall of each defect class, both models at the old one's false-reject rate.
 
@@ -116,7 +118,7 @@ def recall_differences(
     """
     rejected = normal_rows & (old.argmax(axis=1) != normal_column)
     allowed_rows = rejected.astype(np.float64)
-    scores = [_defect_score(probabilities, normal_column) for probabilities in (old, new)]
+    scores = [defect_scores(probabilities, normal_column) for probabilities in (old, new)]
     recalls = [_recall_at(score, masks, normal_rows, int(rejected.sum())) for score in scores]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
@@ -211,12 +213,6 @@ def _recall_at(
         return found
 
     return recall
-
-
-def _defect_score(probabilities: np.ndarray, normal_column: int | None) -> np.ndarray:
-    # The sum of the others keeps differences that 1 - p would round away near 0.
-    others = [column for column in range(probabilities.shape[1]) if column != normal_column]
-    return np.asarray(probabilities[:, others].sum(axis=1, dtype=np.float64))
 
 
 def _relative(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softad.calibration import cross_entropies, fit_temperature, log_probabilities
+from softad.recall import defect_scores, reject_threshold
 
 Array = npt.NDArray[np.float64]
 
@@ -115,11 +116,9 @@ def _three(losses: Array) -> dict[str, Array]:
 
 
 def _recall(probabilities: Array, target: npt.NDArray[np.int64], normal: int, rate: float) -> Array | None:
-    """Contributions of the rows to recall at the false-reject rate, ties as in `softad.recall`."""
-    scores = np.delete(probabilities, normal, axis=1).sum(axis=1)
-    good = np.sort(scores[target == normal])[::-1]
-    defects = target != normal
-    if not good.size or not defects.any():
+    """Contributions of the rows to recall at the false-reject rate."""
+    scores, defects = defect_scores(probabilities, normal), target != normal
+    if defects.all() or not defects.any():
         return None
-    allowed = min(math.floor(rate * good.size * (1.0 + 1e-12) + 1e-12), good.size - 1)
-    return np.asarray((scores > good[allowed]) * defects * (target.size / defects.sum()), dtype=np.float64)
+    rejected = scores > reject_threshold(scores[~defects], rate)
+    return np.asarray(rejected * defects * (target.size / defects.sum()), dtype=np.float64)

@@ -91,6 +91,26 @@ def defect_scores(probabilities: npt.ArrayLike, normal_column: int) -> Array:
     return np.asarray(np.delete(matrix, normal_column, axis=1).sum(axis=1, dtype=np.float64))
 
 
+def reject_threshold(good_scores: npt.ArrayLike, rate: float) -> float:
+    """The lowest threshold above which at most a share `rate` of the good rows lies: a row *above* it is rejected.
+
+    Parameters
+    ----------
+    good_scores: shape (g,), at least one.
+    rate: in [0, 1).
+
+    >>> reject_threshold([0.1, 0.2, 0.3, 0.9], 0.25)
+    0.3
+    """
+    ordered = np.sort(np.asarray(good_scores, dtype=np.float64))[::-1]
+    return float(ordered[_allowed(ordered.size, rate)])
+
+
+def _allowed(good_rows: int, rate: float) -> int:
+    # A rate such as 13 / 1000 must allow 13 rows of 1,000, although the product in floating point may be 12.999...
+    return min(math.floor(rate * good_rows * (1.0 + 1e-12) + 1e-12), good_rows - 1)
+
+
 def recall_at_false_rejects(
     scores: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -156,8 +176,7 @@ def recall_at_false_rejects(
     if not wanted or not set(wanted) <= set(members):
         raise ValueError(f"classes: {wanted}; allowed: at least one of the defect classes, {list(members)[:20]}")
 
-    # A rate such as 13 / 1000 must allow 13 rows of 1,000, although the product in floating point may be 12.999...
-    allowed = min(math.floor(rate * good.size * (1.0 + 1e-12) + 1e-12), good.size - 1)
+    allowed = _allowed(good.size, rate)
     rng = np.random.default_rng(seed)
     first_kept = rng.beta(allowed + 1.0, good.size - allowed, resamples) * good.size
     thresholds = good[np.minimum(first_kept.astype(np.intp), good.size - 1)]
