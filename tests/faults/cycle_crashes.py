@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +33,7 @@ from flows.incidents import all_incidents, open_incidents
 from flows.people import answer_incident
 from flows.store import Store
 from softad.simulation import InspectionLine
+from tests.faults.children import in_child
 
 HISTORY = 3
 CRASHED = 77
@@ -48,23 +48,6 @@ SMALL = {
                   "slice_margin": 99, "resamples": 200},
 }  # fmt: skip
 """As small and as ready to alarm and to promote as can be: here only the order of the writes matters."""
-
-
-def in_child(work: Callable[[], Any], answer: Path) -> int:
-    """Run `work` in a fork, and write what it returns as JSON. Returns its status."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            torch.set_num_threads(1)
-            answer.write_text(json.dumps(work(), default=str))
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 class Site:
@@ -195,6 +178,7 @@ def disturbed(site: Site, template: Path, work: Callable[[], Any], answer: Path,
 
 def main(folder: Path, points: dict[str, list[str]]) -> None:
     """For each kind of work: go through undisturbed, then die at each point (none named: each append) and again."""
+    torch.set_num_threads(1)  # for the children: a pool of threads does not survive a fork
     site = Site(folder / "workspace")
     answer, before, after_alarm = folder / "answer.json", folder / "before", folder / "after-alarm"
     works: dict[str, tuple[Path, Callable[[], Any]]] = {

@@ -9,10 +9,8 @@ import json
 import os
 import resource
 import shutil
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,28 +26,11 @@ from flows.settings import Settings, load_settings
 from flows.staging import Staging
 from flows.store import Store
 from flows.workspace import Workspace
+from tests.faults.children import in_child
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 TABLES = ("files", "inspections", "quarantine", "labels")
 CRASHED = 77
-
-
-def in_child(work: Callable[[], Any], answer: Path, *, seconds: float | None = None) -> int:
-    """Run `work` in a fork, and write what it returns as JSON; killed after so many seconds. Returns its status."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            answer.write_text(json.dumps(work(), default=str))
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 class Plant:

@@ -1,4 +1,4 @@
-"""The scikit-learn estimators: scikit-learn's own checks, what they learn, weights, warm retraining, bad input."""
+"""The scikit-learn estimators: what they learn, weights, warm retraining, bad input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from softad.calibration import cross_entropies
 from softad.criteria import CVaR, SoftAD
@@ -41,30 +40,6 @@ def curve(rows: int = 300, seed: int = 0, noise: float = 0.1) -> tuple[np.ndarra
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, size=(rows, 1))
     return x, 5000.0 + 100.0 * (np.sin(2 * x[:, 0]) + noise * rng.normal(size=rows))
-
-
-# The estimators' defaults pass as well; these take a third of the time.
-CHECKED = [
-    SoftADClassifier(epochs=20, learning_rate=0.02, hidden=(16,)),
-    SoftADClassifier(criterion="cvar", model="linear", epochs=20, learning_rate=0.03),
-    SoftADRegressor(epochs=20, learning_rate=0.02, hidden=(16,)),
-]
-# Arrays of other libraries are checked only where SciPy was imported with SCIPY_ARRAY_API set, and skipped elsewhere.
-CHECKS = [
-    pytest.param(estimator, check, id=f"{estimator!r}-{getattr(check, 'func', check).__name__}-{number}")
-    for original in CHECKED
-    for number, (estimator, check) in enumerate(estimator_checks_generator(original, mark=None))
-    if "array_api" not in getattr(check, "func", check).__name__
-]
-
-
-def test_all_of_scikit_learns_checks_are_there() -> None:
-    assert len(CHECKS) >= 150
-
-
-@pytest.mark.parametrize(("estimator", "check"), CHECKS)
-def test_scikit_learns_own_checks(estimator, check) -> None:
-    check(estimator)
 
 
 # --- what is learnt ---

@@ -16,24 +16,7 @@ from softad.calibration import cross_entropies
 from softad.criteria import SoftAD
 from softad.models import build_model
 from softad.training import Epoch, FitResult, TrainingDiverged, fit, outputs_of
-
-
-def three_classes(rows: int = 160, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, 4)).astype(np.float32)
-    score = x[:, 0] - x[:, 1] + noise * rng.normal(size=rows)
-    return x, np.digitize(score, [0.5, 1.8]).astype(np.int64)  # the last class is rare
-
-
-HELD = three_classes(120, seed=1)
-
-
-def mlp(outputs: int = 3) -> nn.Module:
-    return build_model("mlp", inputs=(4,), outputs=outputs, hidden=(16,), seed=0)
-
-
-def same_bits(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+from tests.unit.training_cases import HELD, mlp, same_bits, three_classes
 
 
 def untimed(result: FitResult) -> list[Epoch]:
