@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from flows.columns import look
+from flows.columns import Column
 from flows.console import Reply
 from flows.errors import BadInput
-from flows.proposal_label import find_label
-from flows.proposal_sample import take_sample
 from flows.propose import propose
 from flows.workspace import write_atomically
 
@@ -53,20 +52,18 @@ def run_pilot(
     settings = proposal.settings
     if settings.data.image is not None:
         raise BadInput(f"{data.name}: pilots take tables, and the features here are images; train with `softad run`")
-    sample = take_sample(data)
-    truth = pd.Series(find_label(look(sample.frame), label, data=data.name).rows, index=sample.frame.index)
-    known = (truth != "").to_numpy()
-    frame = sample.frame.loc[known]
+    columns = {column.name: column for column in proposal.columns}
+    known = proposal.label != ""
     features = pd.DataFrame(
-        {name: pd.to_numeric(frame[name], errors="coerce") for name in settings.data.numeric}
-        | {name: frame[name].astype(object) for name in settings.data.categorical}
+        {name: columns[name].numbers for name in settings.data.numeric}
+        | {name: _texts(columns[name]) for name in settings.data.categorical}
     )
     classes = settings.task.kind == "classification"
-    answers: Any = truth[known].to_numpy(dtype=object) if classes else truth[known].astype(float).to_numpy()
-    groups = frame[settings.data.group].to_numpy(dtype=object) if settings.data.group else None
+    answers: Any = proposal.label if classes else columns[str(settings.data.label)].numbers
+    groups = _texts(columns[settings.data.group])[known] if settings.data.group else None
     try:
         report = pilot(
-            features, answers, budget_seconds=budget_seconds, task=settings.task.kind, groups=groups,
+            features[known], answers[known], budget_seconds=budget_seconds, task=settings.task.kind, groups=groups,
             normal=settings.task.normal if classes else None, random_state=seed,
             progress=None if say is None else lambda share, what: say(f"{what} ({min(share, 1.0):.0%} of the budget)"),
         )  # fmt: skip
@@ -76,17 +73,18 @@ def run_pilot(
     part = page.with_suffix(".part")
     report.write_html(part)
     part.replace(page)
-    write_atomically(page.with_suffix(".json"), _json(report.to_dict()))
+    document = report.to_dict()
+    write_atomically(page.with_suffix(".json"), json.dumps(document, indent=1) + "\n")
     chosen = report.recommendation
     lines: list[Any] = [
         f"{data.name}: {report.rows} rows, {report.rounds} rounds, {len(report.candidates)} ways of training",
         _table(report),
-        f"recommended: {chosen.name}. {chosen.reason}",
+        f"recommended: {chosen.reason}",
         *([f"{chosen.case}: {chosen.case_reason}"] if chosen.case else []),
         *report.notes,
         f"the page: {page}",
     ]
-    return Reply({**report.to_dict(), "page": str(page)}, lines)
+    return Reply({**document, "page": str(page)}, lines)
 
 
 def _table(report: Any) -> Any:
@@ -102,5 +100,6 @@ def _table(report: Any) -> Any:
     return table
 
 
-def _json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=1) + "\n"
+def _texts(column: Column) -> np.ndarray:
+    """A column's cells as they stand in the file; None where empty."""
+    return np.asarray(np.array([*column.values, None], dtype=object)[column.codes])

@@ -64,6 +64,8 @@ class Proposal:
     leaks: columns that give the label away; left out unless they were to be kept.
     data: the file as it was named.
     rows: rows of the file.
+    columns: the columns as they were found, of the rows that were looked at.
+    label: the label of these rows as text, "" where it is not known yet.
     """
 
     settings: Settings
@@ -72,6 +74,8 @@ class Proposal:
     leaks: list[Leak]
     data: Path
     rows: int
+    columns: list[Column]
+    label: np.ndarray
 
 
 def propose(
@@ -199,7 +203,7 @@ def propose(
             f"{len(suite)} expectations, wide enough that today's file passes; tighten what you know better.",
         ),
     ]
-    return Proposal(settings, suite, notes, leaks, data, sample.rows)
+    return Proposal(settings, suite, notes, leaks, data, sample.rows, columns, target.rows)
 
 
 def describe(proposal: Proposal) -> list[str]:

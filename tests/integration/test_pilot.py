@@ -48,3 +48,18 @@ def test_too_few_rows_are_said(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["pilot", str(data), "--label", "result", "--budget", "2"])
     assert run.exit_code == 3, run.output
     assert "parts.csv" in run.output
+
+
+def test_a_number_is_estimated_and_columns_are_read_once_as_init_reads_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    speed = rng.normal(1500, 90, 240)
+    frame = pd.DataFrame({"speed": speed.round(1), "load": rng.normal(5, 1, 240).round(3)})
+    frame["roughness"] = (0.01 * speed + rng.normal(0, 0.2, 240)).round(4)
+    data = tmp_path / "parts.csv"
+    frame.to_csv(data, index=False, sep=";")
+    arguments = ["pilot", str(data), "--label", "roughness", "--regression", "--budget", "4"]
+    run = CliRunner().invoke(app, [*arguments, "--page", str(tmp_path / "pilot.html"), "--json"])
+    assert run.exit_code == 0, run.output
+    said = json.loads(run.stdout)
+    assert said["task"] == "regression"
+    assert said["rows"] == 240
