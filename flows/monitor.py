@@ -255,7 +255,8 @@ def _plain(value: Any) -> Any:
 
 def outcomes(context: Context) -> list[WindowOutcome]:
     """All looks so far, in the order in which they were made; a later look at the same window replaces the earlier."""
-    frame = context.store.read("windows", order='"at", "end", "window"')
+    # A further look at a window is made for further labels alone, so their number orders two looks of one moment.
+    frame = context.store.read("windows", order='"at", "end", "window", "labelled"')
     found: dict[tuple[str, str], WindowOutcome] = {}
     for row in frame.to_dict("records"):
         row.pop("scan", None)

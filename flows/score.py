@@ -171,7 +171,7 @@ def _deliver(store: Store, settings: Settings, workspace: Workspace, sha: str, f
     earlier = store.sql(
         'SELECT p._id, p._version, p.prediction, p.probabilities, p.value, p.model_version, p.warnings, p."at", i._row '
         "FROM predictions p JOIN inspections i ON p._id = i._id AND p._version = i._version "
-        f'WHERE i._file = {_text(sha)} ORDER BY p."at"'
+        f'WHERE i._file = {_text(sha)} ORDER BY p."at", try_cast(p.model_version AS BIGINT)'
     )
     mine = fresh[fresh["_file"] == sha]
     frame = mine.reindex(columns=[*columns, "_row"])

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from flows.context import Context, open_context
 from flows.cycle import CycleReport, run_steps
 from flows.demo import after, drop, write_demo_config
 from flows.errors import Refused, Unavailable
-from flows.monitor import outcomes
+from flows.monitor import _record, outcomes
 from softad.simulation import InspectionLine
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -160,6 +160,18 @@ def test_a_window_without_labels_is_said_once_and_judged_when_they_come(watched:
     [judged] = [one for one in outcomes(watched.context) if one.window == watched.line.week_key(1)]
     assert judged.labelled > 500
     assert watched.cycle(1, days=3).outcomes == []
+
+
+@pytest.mark.parametrize("written_first", [0, 1])
+def test_of_two_looks_in_one_moment_the_one_with_more_labels_counts(watched: Line, written_first: int) -> None:
+    watched.both(1)
+    watched.cycle(1)
+    [look] = outcomes(watched.context)
+    early = replace(look, window="2026-W40", labelled=0, state="too_few_labels")
+    looks = [early, replace(early, labelled=500, state="ok")]
+    for one in looks if written_first == 0 else reversed(looks):
+        assert _record(watched.context, one, scan=None)
+    assert [one.labelled for one in outcomes(watched.context) if one.window == "2026-W40"] == [500]
 
 
 def test_labels_that_come_before_their_rows_wait_for_them(watched: Line) -> None:
