@@ -74,18 +74,32 @@ def level_of(binned: BinnedLosses, bins: RankBins) -> Level:
     >>> round(level.mean, 6), round(level.tail, 6)
     (0.55, 1.0)
     """
-    rows = binned.rows
-    # Rows and losses above each edge, from zero to the highest edge.
-    above = np.append(np.cumsum(binned.counts[::-1])[::-1], 0)[: bins.edges.size + 1]
-    sums = np.append(np.cumsum(binned.sums[::-1])[::-1], 0.0)[: bins.edges.size + 1]
-    edges = np.append(0.0, bins.edges)
-    tail = float(np.min(edges + np.maximum(sums - edges * above, 0.0) / ((1 - LEVEL) * rows)))
+    mean, tail, hard, hardest = figures_of(binned.counts, binned.sums, bins.edges, bins.spacings)
+    return Level(mean=float(mean), tail=float(tail), hard=float(hard), hardest=float(hardest))
 
-    return Level(
-        mean=float(binned.sums.sum() / rows),
-        tail=tail,
-        hard=float(binned.counts[_first_above(bins, 0.9) :].sum() / rows),
-        hardest=float(binned.counts[_first_above(bins, 0.99) :].sum() / rows),
+
+def figures_of(
+    counts: Floats | Integers, sums: Floats, edges: Floats, spacings: Integers
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Mean, tail and shares of hard and hardest rows (see `Level`), for one window or for many beside each other.
+
+    Parameters
+    ----------
+    counts, sums: (..., b) rows, and sum of their losses, in each bin.
+    edges: (..., b - 1) losses at which the bins end.
+    spacings: (b,) of the bins.
+    """
+    rows = counts.sum(axis=-1)
+    # Rows and losses above each edge, from zero to the highest edge.
+    above = np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1]
+    mass = np.cumsum(sums[..., ::-1], axis=-1)[..., ::-1]
+    levels = np.concatenate([np.zeros((*edges.shape[:-1], 1)), edges], axis=-1)
+    tails = levels + np.maximum(mass - levels * above, 0.0) / ((1 - LEVEL) * rows[..., None])
+    return (
+        np.asarray(sums.sum(axis=-1) / rows),
+        np.asarray(tails.min(axis=-1)),
+        np.asarray(counts[..., _first_above(spacings, 0.9) :].sum(axis=-1) / rows),
+        np.asarray(counts[..., _first_above(spacings, 0.99) :].sum(axis=-1) / rows),
     )
 
 
@@ -94,15 +108,15 @@ def reference_level(binned: BinnedLosses, bins: RankBins) -> Level:
     total = int(bins.spacings.sum())
     return replace(
         level_of(binned, bins),
-        hard=float(bins.spacings[_first_above(bins, 0.9) :].sum() / total),
-        hardest=float(bins.spacings[_first_above(bins, 0.99) :].sum() / total),
+        hard=float(bins.spacings[_first_above(bins.spacings, 0.9) :].sum() / total),
+        hardest=float(bins.spacings[_first_above(bins.spacings, 0.99) :].sum() / total),
     )
 
 
-def _first_above(bins: RankBins, quantile: float) -> int:
+def _first_above(spacings: Integers, quantile: float) -> int:
     # A bin begins at the 0.9 quantile; near the 0.99 quantile the next bin above it is taken, for both sides alike.
-    below = np.cumsum(bins.spacings)[:-1]
-    return int(np.searchsorted(below, round(int(bins.spacings.sum()) * quantile), side="left")) + 1
+    below = np.cumsum(spacings)[:-1]
+    return int(np.searchsorted(below, round(int(spacings.sum()) * quantile), side="left")) + 1
 
 
 @dataclass(frozen=True)

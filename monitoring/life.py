@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from monitoring.lives import SCALES, TIE, History, TwinLives, components
-from monitoring.ranks import Integers, RankBins, scores_of
+from monitoring.ranks import SCORES, Integers, RankBins, scores_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Life:
     total: (v, b) counts of all windows.
     looks: (units, threshold) of each look, in order.
     spent: share of twins that have alarmed.
+    scores: that it began with; a later version may have more.
     """
 
     views: tuple[RankBins, ...]
@@ -69,11 +70,12 @@ class Life:
     total: Integers = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
     looks: list[tuple[int, float | None]] = field(default_factory=list)
     spent: float = 0.0
+    scores: tuple[str, ...] = SCORES
     _twins: TwinLives | None = None
 
     def __post_init__(self) -> None:
         self._spacings = self.views[0].spacings
-        self._scores = scores_of(self._spacings)
+        self._scores = scores_of(self._spacings, self.scores)
         if not self.total.size:
             self.total = np.zeros((len(self.views), self._spacings.size), dtype=np.int64)
 
@@ -125,13 +127,19 @@ class Life:
             self._twins = twins
         return self._twins
 
-    def to_dict(self) -> dict[str, Any]:
-        """The state without the twins, which are rebuilt by replay when they are needed."""
+    def to_dict(self, *, counts: bool = True) -> dict[str, Any]:
+        """The state without the twins, which are rebuilt by replay when they are needed.
+
+        Parameters
+        ----------
+        counts: with those of the last windows; False where they are kept elsewhere.
+        """
         return {
+            "scores": list(self.scores),
             "spacings": self._spacings.tolist(),
             "edges": [view.edges.tolist() for view in self.views],
             "jitters": [view.jitters.tolist() for view in self.views],
-            "recent": [counts.values.tolist() for counts in self.recent],
+            **({"recent": [each.values.tolist() for each in self.recent]} if counts else {}),
             "total": self.total.tolist(),
             "looks": [units for units, _ in self.looks],
             "thresholds": [threshold for _, threshold in self.looks],
@@ -139,8 +147,17 @@ class Life:
         }
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any], *, lives: int, seed: int, horizon: int) -> Life:
-        """The life that `to_dict` described."""
+    def from_dict(
+        cls, state: dict[str, Any], *, lives: int, seed: int, horizon: int, recent: list[Counts] | None = None
+    ) -> Life:
+        """The life that `to_dict` described; one without the names of its scores began when there were five.
+
+        Parameters
+        ----------
+        recent: counts of the last windows, used where the state was written without them.
+        """
+        if "recent" in state:
+            recent = [Counts(np.array(values, dtype=np.int64)) for values in state["recent"]]
         spacings = np.array(state["spacings"], dtype=np.int64)
         views = tuple(
             RankBins(spacings=spacings, edges=np.array(edges, dtype=float), jitters=np.array(jitters, dtype=float))
@@ -151,8 +168,9 @@ class Life:
             lives=lives,
             seed=seed,
             horizon=horizon,
-            recent=[Counts(np.array(values, dtype=np.int64)) for values in state["recent"]],
+            recent=recent or [],
             total=np.array(state["total"], dtype=np.int64),
             looks=list(zip(state["looks"], state["thresholds"], strict=True)),
             spent=float(state["spent"]),
+            scores=tuple(state.get("scores", SCORES[:5])),
         )

@@ -100,7 +100,19 @@ def components(history: History, scores: Scores, *, reference_rows: int, horizon
             asymmetry = max(1 / recent_rows**2 - 1 / total**2, 0.0) / variance**1.5
             values = _unskewed(excess, scores.skewness * asymmetry)
             values /= scale
+            if "concentration" in scores.names:
+                _only_harm(values, scores.names)
             yield Component(windows=count, baseline=name, values=values)
+
+
+def _only_harm(values: Floats, names: tuple[str, ...]) -> None:
+    """Concentration counts at most twice as much as the hardest rows alone, and never as an improvement.
+
+    Fewer rows of middling hardness raise it too, which is no harm; more of them lower it, which is no improvement.
+    """
+    place = names.index("concentration")
+    limit = 2 * values[names.index("hardest")] if "hardest" in names else 0.0
+    values[place] = np.maximum(np.minimum(values[place], limit), 0.0)
 
 
 def _unskewed(excess: Floats, skewness: Floats) -> Floats:

@@ -23,8 +23,13 @@ BODY = 6
 TAIL_EDGES = (0.9, 0.95, 0.97)
 """Quantiles at which a bin always begins; above the last one the bins halve down to single spacings."""
 
-SCORES = ("level", "hard", "harder", "hardest", "weight")
-"""u, 1{u > .9}, 1{u > .97}, 1{u > .99} and -log(1 - u), u being a row's rank within the reference, from 0 to 1."""
+SCORES = ("level", "hard", "harder", "hardest", "weight", "concentration")
+"""u, 1{u > .9}, 1{u > .97}, 1{u > .99}, -log(1 - u), and 1{u > .9} (-log(1 - u) - c), u being a row's rank within the
+reference, from 0 to 1.
+
+With c the last one has mean 0 over the worst tenth: it asks how far out the hard rows lie, not how many they are, and
+is the one that sees fewer but harder rows at once. Fewer rows at the start of that tenth raise it as well, so
+`monitoring.lives.components` lets it count only where the hardest rows are more."""
 
 
 def jitter(ids: Sequence[Any] | NDArray[Any], seed: int, where: str = "") -> Floats:
@@ -111,6 +116,11 @@ class RankBins:
             placed += (losses > edge) | ((losses == edge) & (jitters > edge_jitter))
         return placed
 
+    def hard(self, places: Integers) -> Floats:
+        """1 for the rows that lie above the reference's 0.9 quantile, by their bins `places`; shape (n,)."""
+        first = int(np.searchsorted(np.cumsum(self.spacings), round(int(self.spacings.sum()) * TAIL_EDGES[0])))
+        return (places > first).astype(np.float64)
+
 
 def bin_ends(rows: int) -> Integers:
     """Spacings below each inner edge of the bins, for a reference of `rows` rows.
@@ -144,34 +154,42 @@ class Scores:
     skewness: Floats
 
 
-def scores_of(spacings: Integers) -> Scores:
+def scores_of(spacings: Integers, names: Sequence[str] = SCORES) -> Scores:
     """The scores over bins that hold `spacings` spacings each, shape (b,).
+
+    Parameters
+    ----------
+    spacings: (b,).
+    names: which of SCORES; a life keeps to those that it began with.
 
     >>> scores = scores_of(np.diff(bin_ends(1000), prepend=0, append=1001))
     >>> scores.names, scores.values.shape
-    (('level', 'hard', 'harder', 'hardest', 'weight'), (5, 14))
+    (('level', 'hard', 'harder', 'hardest', 'weight', 'concentration'), (6, 14))
     """
     total = int(spacings.sum())
     u = (np.arange(total) + 0.5) / total
     rank = np.arange(total)
+    worst = rank >= round(total * 0.9)
+    weight = -np.log1p(-u)
     raw = {
         "level": u,
-        "hard": (rank >= round(total * 0.9)).astype(np.float64),
+        "hard": worst.astype(np.float64),
         "harder": (rank >= round(total * 0.97)).astype(np.float64),
         "hardest": (rank >= round(total * 0.99)).astype(np.float64),
-        "weight": -np.log1p(-u),
+        "weight": weight,
+        "concentration": np.where(worst, weight - weight[worst].mean(), 0.0) if worst.any() else np.zeros(total),
     }
     starts = np.cumsum(spacings) - spacings
     share = spacings / total
-    names, values, skewness = [], [], []
-    for name in SCORES:
+    found, values, skewness = [], [], []
+    for name in names:
         score = np.add.reduceat(raw[name], starts) / spacings
         score = score - score @ share
         variance = float((score**2) @ share)
         if variance < 1e-12:
             continue
         score = score / np.sqrt(variance)
-        names.append(name)
+        found.append(name)
         values.append(score)
         skewness.append(float((score**3) @ share))
-    return Scores(names=tuple(names), values=np.array(values), skewness=np.array(skewness))
+    return Scores(names=tuple(found), values=np.array(values), skewness=np.array(skewness))

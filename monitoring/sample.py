@@ -26,6 +26,8 @@ class Sample:
     lots: (n,) or None.
     representative: rows were chosen for labelling with known probabilities, or all of them.
     where: "reference", or the window's name.
+    least: probability of being kept, the same for every row; 1 where all rows were labelled.
+    weeks: (n,) week of each row, or None.
     """
 
     losses: Floats
@@ -33,6 +35,8 @@ class Sample:
     lots: NDArray[Any] | None
     representative: bool
     where: str
+    least: float = 1.0
+    weeks: NDArray[Any] | None = None
 
     @property
     def rows(self) -> int:
@@ -48,6 +52,8 @@ def take(
     ids: Ids | None = None,
     lots: Ids | None = None,
     probabilities: ArrayLike | None = None,
+    least: float = 1.0,
+    weeks: Ids | None = None,
 ) -> Sample:
     """Check rows, and thin them where some were more likely than others to be labelled.
 
@@ -60,8 +66,10 @@ def take(
     where: "reference" or the window's name, for sentences, and part of each row's jitter: ids need to differ within
         the reference and within a window only.
     seed: of the life.
-    ids, lots: (n,) or None.
+    ids, lots, weeks: (n,) or None.
     probabilities: (n,) above 0 and up to 1, or NaN where unknown; None: all rows were labelled.
+    least: smallest probability that is known from elsewhere (the reference's). A window in which, by chance, no row of
+        the least suspicious kind was labelled is thinned by it all the same; it would look hard else.
 
     Raises
     ------
@@ -74,8 +82,9 @@ def take(
     values = checked_losses(losses, f"losses of {where}")
     names = _checked_ids(ids, values.size, where)
     groups = None if lots is None else _of_length(lots, values.size, f"lots of {where}")
+    periods = None if weeks is None else _of_length(weeks, values.size, f"weeks of {where}")
     if probabilities is None:
-        return Sample(values, jitter(names, seed, where), groups, representative=True, where=where)
+        return Sample(values, jitter(names, seed, where), groups, representative=True, where=where, weeks=periods)
     chance = np.asarray(_of_length(probabilities, values.size, f"probabilities of {where}"), dtype=np.float64)
     wrong = np.flatnonzero((chance <= 0) | (chance > 1))
     if wrong.size:
@@ -85,7 +94,8 @@ def take(
         )
     if np.isnan(chance).any():
         return Sample(values, jitter(names, seed, where), groups, representative=False, where=where)
-    keep = jitter(names, seed, f"thin {where}") <= chance.min(initial=1.0) / chance
+    least = float(chance.min(initial=least))
+    keep = jitter(names, seed, f"thin {where}") <= least / chance
     kept = [name for name, stays in zip(names, keep, strict=True) if stays]
     return Sample(
         losses=values[keep],
@@ -93,6 +103,8 @@ def take(
         lots=None if groups is None else groups[keep],
         representative=True,
         where=where,
+        least=least,
+        weeks=None if periods is None else periods[keep],
     )
 
 

@@ -8,21 +8,21 @@ and the real life is compared with thousands of simulated lives in which nothing
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from monitoring.effect import BinnedLosses, effect_of
-from monitoring.life import Counts, Life
-from monitoring.lives import SCALES
-from monitoring.ranks import jitter
+from monitoring.course import Course
+from monitoring.life import Life
 from monitoring.sample import Ids, take
-from monitoring.scan_reference import Reference, level_of_windows, rank_counts
-from monitoring.scan_result import ScanResult, State
+from monitoring.scan_reference import Reference
+from monitoring.scan_result import ScanResult
+from monitoring.weeks import WeekVariance
 
-FORMAT = 1
+FORMAT = 2
 _LARGEST_DEFAULT_LIVES = 25_000
 _PARAMETERS = (
     "alarm_budget",
@@ -32,16 +32,16 @@ _PARAMETERS = (
     "seed",
     "lives",
     "min_rows",
-    "label_age",
 )
 
 
 class ConcentrationScan:
     """The rank scan: alarms when losses are harder than in the reference, within an alarm budget.
 
-    Sums of five scores of the ranks (the rank itself; being among the worst 10, 3 and 1 per cent; -log(1 - rank)) over
-    the last 1, 2, 4, 8 and 16 windows, each against the reference and against the reference with all windows before;
-    the statistic is their maximum. Thresholds come from twin lives (`monitoring.lives`).
+    Sums of six scores of the ranks (the rank itself; being among the worst 10, 3 and 1 per cent; -log(1 - rank); how
+    far out the worst tenth lies) over the last 1, 2, 4, 8 and 16 windows, each against the reference and against the
+    reference with all windows before; the statistic is their maximum. Thresholds come from twin lives
+    (`monitoring.lives`).
 
     Parameters
     ----------
@@ -52,9 +52,13 @@ class ConcentrationScan:
         reference's, or what corresponds to it in the mean or in the share of hard rows
         (`monitoring.effect.smallest_relevant`). None or 1 switches it off. It can only lower false alarms.
     seed: of jitters and twins. The same seed and data give the same decisions.
-    lives: number of twins; by default 20 * windows / alarm_budget, between 2,000 and 25,000 (more in a long life).
+    lives: number of twins; by default 20 * windows / alarm_budget, between 2,000 and 25,000 (more in a long life). The
+        budget is the share of one label age.
     min_rows: labelled rows that a window needs to be judged; by default a quarter of `window_size`, between 20 and 50.
     label_age: days after which a row's label is counted, in the reference and the windows alike; None: no limit.
+        Several, such as (7, 21, 42): each window is looked at once at each age, against the reference's rows whose
+        labels were there by the same age. Each age has a life of its own and an equal share of the budget, so that
+        the promise holds however delays and losses hang together.
 
     The promise holds if the rows (or, with lots, the lots) are exchangeable as long as nothing changes, no row of the
     reference comes back in a window, and neither the time of a look nor its number of rows depends on the losses. It
@@ -81,7 +85,7 @@ class ConcentrationScan:
         seed: int = 0,
         lives: int | None = None,
         min_rows: int | None = None,
-        label_age: float | None = None,
+        label_age: float | Sequence[float] | None = None,
     ) -> None:
         if not 0 < alarm_budget < 1:
             raise ValueError(f"alarm_budget is {alarm_budget}; it is a probability above 0 and below 1")
@@ -93,8 +97,10 @@ class ConcentrationScan:
             raise ValueError(f"relevant_effect is {relevant_effect}; it is a multiple of at least 1, or None for off")
         if seed < 0:
             raise ValueError(f"seed is {seed}; it is a whole number of at least 0")
-        wanted = math.ceil(20 * windows / alarm_budget)
-        default = max(2_000, min(wanted, _LARGEST_DEFAULT_LIVES), math.ceil(2 * windows / alarm_budget))
+        self.label_ages = _ages_of(label_age)
+        share = alarm_budget / len(self.label_ages)
+        wanted = math.ceil(20 * windows / share)
+        default = max(2_000, min(wanted, _LARGEST_DEFAULT_LIVES), math.ceil(2 * windows / share))
         self.alarm_budget = float(alarm_budget)
         self.windows = int(windows)
         self.window_size = int(window_size)
@@ -102,17 +108,13 @@ class ConcentrationScan:
         self.seed = int(seed)
         self.lives = default if lives is None else int(lives)
         self.min_rows = max(20, min(50, window_size // 4)) if min_rows is None else int(min_rows)
-        self.label_age = None if label_age is None else float(label_age)
-        if self.lives < 1 / alarm_budget:
-            raise ValueError(f"lives is {lives}; with fewer than {math.ceil(1 / alarm_budget)} no alarm can ever come")
+        if self.lives < 1 / share:
+            raise ValueError(f"lives is {lives}; with fewer than {math.ceil(1 / share)} no alarm can ever come")
         if self.min_rows < 1:
             raise ValueError(f"min_rows is {min_rows}; a window needs at least 1 row to be judged")
-        self._reference: Reference | None = None
-        self._life: Life | None = None
-        self._recent: list[tuple[str, BinnedLosses]] = []
-        self._position = 0
-        self._last: tuple[str, bool] | None = None
+        self._courses: list[Course] = []
         self._closed = False
+        self._newest: tuple[str, bool] | None = None
 
     def fit(
         self,
@@ -122,6 +124,7 @@ class ConcentrationScan:
         lots: Ids | None = None,
         ages: ArrayLike | None = None,
         probabilities: ArrayLike | None = None,
+        weeks: Ids | None = None,
     ) -> ConcentrationScan:
         """Take the reference, and begin a life.
 
@@ -131,38 +134,50 @@ class ConcentrationScan:
         ids: (n,) of the rows; by default a number of their own.
         lots: (n,) where rows are alike within lots: the lot is then what is ranked. A machine that appears in the
             reference and in the windows is no lot; a machine's day may be one.
-        ages: (n,) days from a row to its label; rows above `label_age` do not count.
+        ages: (n,) days from a row to its label; rows above `label_age` do not count. Needed where there are several.
         probabilities: (n,) with which each row was chosen for labelling, where suspicious rows are chosen more often;
             NaN where unknown. Rows are thinned to the smallest one.
+        weeks: (n,) week (or day) of each row; `week_variance` then tells how much ordinary weeks differ.
 
         Raises
         ------
         ValueError: too few rows, all losses equal, a loss that is not finite, an id twice.
         """
-        if ages is not None:
-            young = self._young(ages, np.shape(losses))
-            losses = np.asarray(losses)[young]
-            ids, lots, probabilities = (
-                None if each is None else np.asarray(each)[young] for each in (ids, lots, probabilities)
+        if ages is None and len(self.label_ages) > 1:
+            raise ValueError(f"label_age is {self.label_ages}, so the reference needs the age of each row's label")
+        old = None if ages is None else self._checked_ages(ages, np.shape(losses))
+        courses = []
+        for age in self.label_ages:
+            young = slice(None) if old is None or age is None else old <= age
+            values, names, groups, chances, periods = (
+                None if each is None else np.asarray(each)[young] for each in (losses, ids, lots, probabilities, weeks)
             )
-        sample = take(losses, where="reference", seed=self.seed, ids=ids, lots=lots, probabilities=probabilities)
-        self._reference, views = Reference.of(sample, self.seed)
-        self._life = Life(views=views, lives=self.lives, seed=self.seed, horizon=self.windows)
-        self._recent, self._position, self._last, self._closed = [], 0, None, False
+            sample = take(
+                np.asarray(values), where="reference", seed=self.seed, ids=names, lots=groups, probabilities=chances,
+                weeks=periods,
+            )  # fmt: skip
+            reference, views = Reference.of(sample, self.seed, age=age)
+            life = Life(views=views, lives=self.lives, seed=self.seed, horizon=self.windows)
+            courses.append(self._course(age, reference, life))
+        self._courses, self._closed, self._newest = courses, False, None
         return self
 
     @property
     def ended(self) -> bool:
         """The life is closed by an alarm, or all its windows have gone by."""
-        waiting = self._last is not None and not self._last[1] and self._position == self.windows
-        return self._closed or (self._position >= self.windows and not waiting)
+        return self._closed or (bool(self._courses) and all(course.ended for course in self._courses))
 
     @property
     def by_lots(self) -> bool:
         """Lots are ranked, not rows."""
-        return self._fitted()[0].lots is not None
+        return self._fitted()[0].by_lots
 
-    def threshold_for(self, rows: int, *, window: str | int | None = None) -> float | None:
+    @property
+    def week_variance(self) -> WeekVariance | None:
+        """How much the reference's own weeks differ; None where `fit` was not told them."""
+        return self._fitted()[-1].reference.weeks
+
+    def threshold_for(self, rows: int, *, window: str | int | None = None, age: float | None = None) -> float | None:
         """The threshold that the next window would meet with `rows` judged rows (or lots); changes nothing.
 
         `update` with as many then uses the same twins. None where no alarm would be possible: too few rows, a life
@@ -172,12 +187,9 @@ class ConcentrationScan:
         ----------
         rows: labelled rows in the window; with lots, the number of lots.
         window: its name, needed only where the latest window, not judged for want of labels, is given again.
+        age: of the labels, needed only where there are several.
         """
-        reference, life = self._fitted()
-        position = self._position_of(None if window is None else str(window))
-        if self._closed or position > self.windows or self._why_not(reference, rows, representative=True):
-            return None
-        return life.threshold(rows, self.alarm_budget * position / self.windows)
+        return self._at(age, "").threshold(rows, None if window is None else str(window), closed=self._closed)
 
     def update(
         self,
@@ -203,7 +215,8 @@ class ConcentrationScan:
         window: its name, for example "2026-W14"; by default its number.
         ids: (n,) of the rows; by default a number of their own.
         lots: (n,), if and only if the reference had lots; a lot belongs to the window in which it ends.
-        age: days from a row to its label, as `label_age` says; only checked.
+        age: days from a row to its label, one of `label_age`; needed only where there are several. The losses are
+            then those of all the window's rows whose labels were there by that age.
         probabilities: as in `fit`.
         threshold: replaces this look's threshold where there is one, for a drill; the twins keep to theirs, and the
             smallest relevant effect still counts.
@@ -212,94 +225,56 @@ class ConcentrationScan:
         ------
         ValueError: `fit` was not called; a loss that is not finite; an id twice; a window that was judged already.
         """
-        reference, life = self._fitted()
-        name = str(self._position + 1 if window is None else window)
-        if any(each == name for each, _ in self._recent):
+        course = self._at(age, "" if window is None else f"window {window}: ")
+        name = str(course.position + 1 if window is None else window)
+        if course.judged(name):
             raise ValueError(f"window {name} was judged already; windows are judged once, in the order of the calendar")
         if self.by_lots != (lots is not None):
             raise ValueError(f"window {name}: lots must be given if and only if the reference had them")
-        if age is not None and age != self.label_age:
-            raise ValueError(f"window {name}: age is {age}; this life counts labels of {self.label_age} days")
-        sample = take(losses, where=f"window {name}", seed=self.seed, ids=ids, lots=lots, probabilities=probabilities)
-        rows = sample.rows
-        position = self._position_of(name)
-        over = self._closed or position > self.windows
-        result = ScanResult(
-            alarm=False, state="ok", statistic=None, threshold=None, budget_spent=life.spent, window=name, rows=rows
-        )
-        state = self._why_not(reference, rows, representative=sample.representative)
-        if state is not None:
-            self._position, self._last = position, (name, False)
-            return replace(result, state="spent" if over else state, missing=max(self._least(reference) - rows, 0))
-        bins = reference.bins
-        binned = BinnedLosses.of(sample.losses, bins.place(sample.losses, sample.jitters), bins.spacings.size)
-        counts = Counts(rank_counts(life.views, sample, self.seed))
-        if over:
-            life.add(counts)
-        else:
-            own = life.threshold(counts.units, self.alarm_budget * position / self.windows)
-            life.look(counts, own)
-            limit = own if own is None or threshold is None else float(threshold)
-            result = replace(result, threshold=limit, budget_spent=life.spent)
-        self._position, self._last = position, (name, True)
-        self._recent = [(name, binned), *self._recent[: SCALES[-1] - 1]]
-        result = replace(self._judge(reference, life, result), lots=counts.units if self.by_lots else None)
+        sample = take(
+            losses, where=f"window {name}", seed=self.seed, ids=ids, lots=lots, probabilities=probabilities,
+            least=course.reference.least,
+        )  # fmt: skip
+        result = course.look(sample, name, closed=self._closed, threshold=threshold)
+        self._newest = course.last
         self._closed = self._closed or result.alarm
-        return replace(result, state="spent") if over else result
+        return replace(result, budget_spent=sum(each.life.spent for each in self._courses))
 
-    def _fitted(self) -> tuple[Reference, Life]:
-        if self._reference is None or self._life is None:
+    def _fitted(self) -> list[Course]:
+        if not self._courses:
             raise ValueError("the scan has no reference yet; call fit with the reference's losses first")
-        return self._reference, self._life
+        return self._courses
 
-    def _young(self, ages: ArrayLike, shape: tuple[int, ...]) -> Any:
-        if self.label_age is None:
+    def _at(self, age: float | None, where: str) -> Course:
+        """The course of one label age."""
+        courses = self._fitted()
+        if age is None and len(courses) == 1:
+            return courses[0]
+        found = [course for course in courses if course.age == age]
+        if not found:
+            ages = " or ".join(str(each) for each in self.label_ages)
+            raise ValueError(f"{where}age is {age}; this life counts labels of {ages} days")
+        return found[0]
+
+    def _checked_ages(self, ages: ArrayLike, shape: tuple[int, ...]) -> Any:
+        if self.label_ages == (None,):
             raise ValueError("ages are given, but label_age is None; say after how many days a label is counted")
         days = np.asarray(ages, dtype=np.float64)
         if days.shape != shape or np.isnan(days).any():
             raise ValueError(f"ages have shape {days.shape}; there must be a number of days for each loss {shape}")
-        return days <= self.label_age
+        return days
 
-    def _position_of(self, name: str | None) -> int:
-        """Place in the calendar, from 1; the latest window keeps its place when it was not judged."""
-        again = self._last is not None and self._last[0] == name and not self._last[1]
-        return self._position + (0 if again else 1)
+    def _course(self, age: float | None, reference: Reference, life: Life) -> Course:
+        return Course(age=age, reference=reference, life=life, **self._of_courses())
 
-    def _least(self, reference: Reference) -> int:
-        return self.min_rows if reference.lots is None else 1
-
-    def _why_not(self, reference: Reference, rows: int, *, representative: bool) -> State | None:
-        if not (representative and reference.representative):
-            return "labels_not_representative"
-        if not reference.enough_lots:
-            return "too_few_lots"
-        return "too_few_labels" if rows < self._least(reference) else None
-
-    def _judge(self, reference: Reference, life: Life, result: ScanResult) -> ScanResult:
-        """Statistic and effect of the newest window; the alarm, where there is a threshold."""
-        tie = float(jitter([result.window], self.seed, "statistic")[0])
-        parts = sorted(life.components(tie), key=lambda part: -part.highest)
-        statistic, threshold = parts[0].highest, result.threshold
-        # The effect is sought in the windows that alarm; where none do, in those that come nearest.
-        alarming = [part for part in parts if threshold is not None and part.highest > threshold] or parts[:1]
-        effects = [
-            effect_of(
-                level_of_windows([each for _, each in self._recent[: part.windows]], reference.bins),
-                reference.level,
-                windows=part.windows,
-                score=part.score,
-                baseline=part.baseline,
-                relevant_effect=self.relevant_effect,
-            )
-            for part in alarming
-        ]
-        effect = next((each for each in effects if each.relevant), effects[0])
-        result = replace(result, statistic=statistic, effect=effect)
-        if threshold is None:
-            return result
-        alarm = result.tested > threshold
-        improvement = max(-part.lowest for part in parts) > threshold
-        return replace(result, alarm=alarm, state="alarm" if alarm else "ok", improvement=improvement and not alarm)
+    def _of_courses(self) -> dict[str, Any]:
+        return {
+            "windows": self.windows,
+            "budget": self.alarm_budget / len(self.label_ages),
+            "min_rows": self.min_rows,
+            "relevant_effect": self.relevant_effect,
+            "seed": self.seed,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The whole state as JSON holds it, about 10 kB for a year of weeks; without the twins, which are replayed.
@@ -309,14 +284,14 @@ class ConcentrationScan:
         True
         """
         state: dict[str, Any] = {"format": FORMAT, **{name: getattr(self, name) for name in _PARAMETERS}}
-        if self._reference is None or self._life is None:
+        state["label_age"] = list(self.label_ages)
+        if not self._courses:
             return state
         return state | {
-            "reference": self._reference.to_dict(),
-            "life": self._life.to_dict(),
-            "recent": [[name, binned.counts.tolist(), binned.sums.tolist()] for name, binned in self._recent],
-            "position": self._position,
-            "last": None if self._last is None else list(self._last),
+            "courses": [course.to_dict() for course in self._courses],
+            # Looks so far and the latest of them, by which two states of one life are told apart.
+            "position": sum(course.position for course in self._courses),
+            "last": None if self._newest is None else list(self._newest),
             "closed": self._closed,
         }
 
@@ -330,16 +305,24 @@ class ConcentrationScan:
         """
         if state["format"] > FORMAT:
             raise ValueError(f"the scan's state has format {state['format']}; this version reads up to {FORMAT}")
-        scan = cls(**{name: state[name] for name in _PARAMETERS})
-        if "reference" not in state:
+        # In format 1 there was one label age, named beside the parameters.
+        ages = state["label_age"] if state["format"] > 1 else [state["label_age"]]
+        scan = cls(**{name: state[name] for name in _PARAMETERS}, label_age=None if ages == [None] else ages)
+        courses = state.get("courses", [state] if "reference" in state else [])
+        if not courses:
             return scan
-        scan._reference = Reference.from_dict(state["reference"])
-        scan._life = Life.from_dict(state["life"], lives=scan.lives, seed=scan.seed, horizon=scan.windows)
-        scan._recent = [
-            (name, BinnedLosses(np.array(counts), np.array(sums, dtype=float)))
-            for name, counts, sums in state["recent"]
-        ]
-        scan._position = state["position"]
-        scan._last = None if state["last"] is None else (state["last"][0], state["last"][1])
+        scan._courses = [Course.from_dict(each, lives=scan.lives, **scan._of_courses()) for each in courses]
+        scan._courses = [replace(each, age=age) for each, age in zip(scan._courses, scan.label_ages, strict=True)]
+        scan._newest = None if state["last"] is None else (state["last"][0], state["last"][1])
         scan._closed = state["closed"]
         return scan
+
+
+def _ages_of(label_age: float | Sequence[float] | None) -> tuple[float | None, ...]:
+    """Label ages from the youngest to the oldest."""
+    if label_age is None:
+        return (None,)
+    ages = [float(each) for each in (label_age if isinstance(label_age, Sequence) else [label_age])]
+    if not ages or len(set(ages)) != len(ages) or not all(0 <= each < math.inf for each in ages):
+        raise ValueError(f"label_age is {label_age}; it is a number of days of at least 0, or several different ones")
+    return tuple(sorted(ages))

@@ -11,6 +11,7 @@ from monitoring.effect import BinnedLosses, Level, level_of, reference_level
 from monitoring.lots import LEAST_LOTS, LOT_STATISTICS, lot_statistics
 from monitoring.ranks import Integers, RankBins, jitter
 from monitoring.sample import Sample
+from monitoring.weeks import WeekVariance, week_variance
 
 LEAST_ROWS = 200
 """With fewer rows the tail of the reference is a handful of them."""
@@ -27,6 +28,8 @@ class Reference:
     level: figures that effects are multiples of.
     lots: number of lots; None where rows are ranked.
     representative: labels were given to all rows, or with known probabilities.
+    least: probability with which its rows were kept, 1 where all were labelled.
+    weeks: how its own weeks differ; None where they are not known.
     """
 
     rows: int
@@ -34,6 +37,8 @@ class Reference:
     level: Level
     lots: int | None
     representative: bool
+    least: float = 1.0
+    weeks: WeekVariance | None = None
 
     @property
     def enough_lots(self) -> bool:
@@ -41,21 +46,27 @@ class Reference:
         return self.lots is None or self.lots >= LEAST_LOTS
 
     @classmethod
-    def of(cls, sample: Sample, seed: int) -> tuple[Reference, tuple[RankBins, ...]]:
+    def of(cls, sample: Sample, seed: int, *, age: float | None = None) -> tuple[Reference, tuple[RankBins, ...]]:
         """The reference, and the bins in which units are ranked: one set for rows, several for lots.
+
+        Parameters
+        ----------
+        age: of its labels, for the sentence that refuses it.
 
         Raises
         ------
         ValueError: too few rows, or all losses equal.
         """
         if sample.rows < LEAST_ROWS:
+            by = "" if age is None else f" with labels of at most {age:g} days"
             raise ValueError(
-                f"the reference has {sample.rows} usable rows; at least {LEAST_ROWS} rows with a label are needed"
+                f"the reference has {sample.rows} usable rows{by}; at least {LEAST_ROWS} rows with a label are needed"
             )
         if sample.losses.min() == sample.losses.max():
             raise ValueError(f"all losses of the reference are {sample.losses[0]}; a rank needs losses that differ")
         bins = RankBins.of(sample.losses, sample.jitters)
-        binned = BinnedLosses.of(sample.losses, bins.place(sample.losses, sample.jitters), bins.spacings.size)
+        places = bins.place(sample.losses, sample.jitters)
+        binned = BinnedLosses.of(sample.losses, places, bins.spacings.size)
         views: tuple[RankBins, ...] = (bins,)
         lots = None
         if sample.lots is not None:
@@ -71,28 +82,45 @@ class Reference:
             level=reference_level(binned, bins),
             lots=lots,
             representative=sample.representative,
+            least=sample.least,
+            weeks=None if sample.weeks is None else week_variance(bins.hard(places), sample.weeks),
         )
         return reference, views
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {
-            "rows": self.rows,
+    def to_dict(self, *, views: bool = False) -> dict[str, Any]:
+        """As JSON holds it.
+
+        Parameters
+        ----------
+        views: the life's only view has the same bins, and keeps them.
+        """
+        bins = {
             "spacings": self.bins.spacings.tolist(),
             "edges": self.bins.edges.tolist(),
             "jitters": self.bins.jitters.tolist(),
+        }
+        return {
+            "rows": self.rows,
+            **({} if views else bins),
             "level": asdict(self.level),
             "lots": self.lots,
             "representative": self.representative,
+            "least": self.least,
+            "weeks": None if self.weeks is None else asdict(self.weeks),
         }
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Reference:
-        """What `to_dict` described."""
+    def from_dict(cls, state: dict[str, Any], life: dict[str, Any]) -> Reference:
+        """What `to_dict` described; bins that it left out are those of the life's first view."""
+        spacings, edges, jitters = (
+            (state["spacings"], state["edges"], state["jitters"])
+            if "edges" in state
+            else (life["spacings"], life["edges"][0], life["jitters"][0])
+        )
         bins = RankBins(
-            np.array(state["spacings"], dtype=np.int64),
-            np.array(state["edges"], dtype=np.float64),
-            np.array(state["jitters"], dtype=np.float64),
+            np.array(spacings, dtype=np.int64),
+            np.array(edges, dtype=np.float64),
+            np.array(jitters, dtype=np.float64),
         )
         return cls(
             rows=state["rows"],
@@ -100,6 +128,8 @@ class Reference:
             level=Level(**state["level"]),
             lots=state["lots"],
             representative=state["representative"],
+            least=state.get("least", 1.0),
+            weeks=WeekVariance(**state["weeks"]) if state.get("weeks") else None,
         )
 
 

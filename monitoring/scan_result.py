@@ -29,6 +29,7 @@ class ScanResult:
     lots: lots that were ranked; None where rows were.
     effect: of the windows that the statistic sums; None where nothing was judged.
     improvement: losses are lower than the baseline by as much as would alarm if they were higher.
+    age: days of the labels that were counted; None where there is no limit.
     """
 
     alarm: bool
@@ -42,6 +43,7 @@ class ScanResult:
     lots: int | None = None
     effect: Effect | None = None
     improvement: bool = False
+    age: float | None = None
 
     @property
     def nearness(self) -> float:

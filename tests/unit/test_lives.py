@@ -89,8 +89,8 @@ def _mixture(rng: np.random.Generator, size: int, share: float, shape: float, sc
     [
         ((0.30, 2, 0.5), 0.02, 2),  # spread out
         ((0.15, 2, 1.5), 0.02, 6),  # more hard rows
-        ((0.05, 2, 3.0), 0.10, 12),  # fewer but harder: the mean is as it was
-        ((0.125, 2, 1.5), 0.45, 16),  # half as many more hard rows
+        ((0.05, 2, 3.0), 0.02, 5),  # fewer but harder: the mean is as it was
+        ((0.125, 2, 1.5), 0.30, 14),  # half as many more hard rows
     ],
 )
 def test_changes_of_the_concentration_are_seen(change: tuple[float, float, float], missed: float, delay: float) -> None:

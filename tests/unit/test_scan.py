@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,8 +208,8 @@ def test_a_saved_scan_goes_on_as_the_first_would_have() -> None:
     assert len(text) <= 20_000
     assert ConcentrationScan.from_dict(json.loads(text)).to_dict() == first.to_dict()
     assert ConcentrationScan.from_dict(ConcentrationScan(windows=7).to_dict()).windows == 7
-    with pytest.raises(ValueError, match="format 2"):
-        ConcentrationScan.from_dict(first.to_dict() | {"format": 2})
+    with pytest.raises(ValueError, match="format 3"):
+        ConcentrationScan.from_dict(first.to_dict() | {"format": 3})
 
 
 def test_speed_of_an_update_and_of_a_replay() -> None:
@@ -282,3 +283,55 @@ def test_a_result_is_plain_data() -> None:
 def test_twins_are_many_enough_for_the_budget(windows: int, budget: float, lives: int) -> None:
     assert ConcentrationScan(budget, windows).lives == lives
     assert ConcentrationScan(0.05, 365).lives == 25_000
+
+
+def test_a_state_of_the_first_format_goes_on_with_its_own_scores() -> None:
+    """Written by the version that had five scores, together with what it said next."""
+    kept = json.loads(Path(__file__).with_name("scan_format_1.json").read_text())
+    scan = ConcentrationScan.from_dict(kept["state"])
+    for week, expected in enumerate(kept["then"], start=3):
+        rows = np.random.default_rng([22, week]).lognormal(size=50 + week)
+        found = scan.update(rows, window=f"W{week}").to_dict()
+        assert {name: found[name] for name in expected} == expected
+        scan = ConcentrationScan.from_dict(json.loads(json.dumps(scan.to_dict())))
+
+
+def test_the_reference_tells_how_its_weeks_differ() -> None:
+    rng = np.random.default_rng(8)
+    weeks = np.repeat(np.arange(8), 250)
+    calm, wandering = rng.lognormal(size=2000), rng.lognormal(rng.normal(scale=0.4, size=8)[weeks])
+    quiet, loud = (ConcentrationScan(windows=5, lives=200).fit(each, weeks=weeks) for each in (calm, wandering))
+    assert quiet.week_variance is not None and not quiet.week_variance.exceeds
+    assert loud.week_variance is not None and loud.week_variance.exceeds and loud.week_variance.between > 0.01
+    assert ConcentrationScan.from_dict(json.loads(json.dumps(loud.to_dict()))).week_variance == loud.week_variance
+    assert ConcentrationScan(windows=5, lives=200).fit(calm).week_variance is None
+    assert ConcentrationScan(windows=5, lives=200).fit(calm, weeks=["W1"] * 2000).week_variance is None
+    with pytest.raises(ValueError, match="weeks of reference have shape"):
+        ConcentrationScan().fit(calm, weeks=[1, 2])
+
+
+def test_fewer_middling_rows_alone_are_no_harm() -> None:
+    """Among the worst tenth the rest is then farther out; the hardest are as many as ever."""
+    alarms = 0
+    for life in range(30):
+        rng = np.random.default_rng([9, life])
+        reference = rng.lognormal(size=2000)
+        low, high = np.quantile(reference, [0.85, 0.97])
+        scan = ConcentrationScan(0.1, 10, 500, relevant_effect=None, seed=life, lives=500).fit(reference)
+        for _ in range(5):
+            losses = rng.lognormal(size=500)
+            alarms += scan.update(np.where((losses > low) & (losses < high), 0.5 * losses, losses)).alarm
+    assert alarms <= 6  # half of the budget is 1.5 lives; without the limit it is 23 of 30
+
+
+def test_a_window_without_the_least_likely_rows_is_thinned_as_the_reference_was() -> None:
+    """By chance no ordinary row was labelled: by its own smallest probability, all its suspicious rows would stay."""
+    rng = np.random.default_rng(6)
+    losses = rng.lognormal(size=4000)
+    chance = np.where(losses > 2, 1.0, 0.1)
+    chosen = rng.random(4000) < chance
+    scan = _scan(windows=5, min_rows=1).fit(losses[chosen], probabilities=chance[chosen])
+    only = rng.lognormal(size=3000)
+    only = only[only > 2]
+    result = scan.update(only, probabilities=np.ones(only.size), window="W1")
+    assert result.rows < 0.2 * only.size
