@@ -102,7 +102,7 @@ def prepare_rows(
             train, truth_of(train, settings), validation, truth_of(validation, settings), task=settings.task.kind,
             classes=settings.task.classes if settings.task.kind == "classification" else None, numeric=data.numeric,
             categorical=data.categorical, image=IMAGE if data.image else None, image_size=data.image_size,
-            images=images,
+            images=images, coded=settings.training.embedding != "none",
         )  # fmt: skip
     except ValueError as error:
         raise BadInput(f"the rows cannot be trained on: {error}; mend the config or the data") from error
@@ -140,6 +140,7 @@ def fit_candidates(
         try:
             bundle, result = train_prepared(
                 prepared, model=training.model, hidden=training.hidden,
+                embedding="auto" if training.embedding == "none" else training.embedding,
                 criterion=Mean() if theta is None else SoftAD(theta=theta, sigma=training.sigma),
                 epochs=training.epochs, patience=training.patience,
                 batch_size=batch_size(len(prepared.train[1]), settings), optimizer=training.optimizer,

@@ -132,6 +132,9 @@ class Training(Section):
 
     model: str = Field(default="mlp", description="linear, mlp, cnn, or package.module:factory")
     hidden: list[int] = Field(default_factory=lambda: [64, 64])
+    embedding: Literal["none", "auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        default="none", description="width of a learnt vector for each category; none: a feature of 0 and 1 each"
+    )
     epochs: Annotated[int, Field(ge=1)] = 60
     patience: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 256
@@ -153,6 +156,12 @@ class Training(Section):
         if not value:
             raise ValueError("name at least one theta to try")
         return value
+
+    @model_validator(mode="after")
+    def _embedding_fits(self) -> Training:
+        if self.embedding != "none" and self.model not in ("linear", "mlp"):
+            raise ValueError(f"embedding is {self.embedding}, which linear and mlp take, but model is {self.model}")
+        return self
 
 
 class Monitoring(Section):
@@ -262,6 +271,8 @@ class Settings(BaseSettings):
             raise ValueError("training.split.by: group needs data.group, the column to split by")
         if self.training.split.by == "time" and self.data.time is None:
             raise ValueError("training.split.by: time needs data.time, the column to split by")
+        if self.training.embedding != "none" and self.data.image is not None:
+            raise ValueError("training.embedding: only tables have it, and data.image names images; set it to none")
         return self
 
     def beside_config(self, path: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +61,11 @@ def prepare(
     image: str | None = None,
     image_size: int = 32,
     images: ImageSource | None = None,
+    coded: bool = False,
 ) -> Prepared:
     """Learn the preprocessing from the training rows, and turn both parts into arrays.
+
+    With `coded`, categories become codes, of which the network then learns a vector each (`embedding`).
 
     Raises
     ------
@@ -80,7 +83,9 @@ def prepare(
                 f"labels_{name}: {len(np.asarray(labels, dtype=object))} for {len(frame)} rows; "
                 "allowed: one a row, and at least one row"
             )
-    kept = Preprocessor.fit(frame_train, numeric=numeric, categorical=categorical, image=image, image_size=image_size)
+    kept = Preprocessor.fit(
+        frame_train, numeric=numeric, categorical=categorical, image=image, image_size=image_size, coded=coded
+    )
     scale: tuple[float, float] | None = None
     if task == "classification":
         names = list(classes or [])
@@ -104,6 +109,7 @@ def train_prepared(
     *,
     model: str = "mlp",
     hidden: Sequence[int] = (64, 64),
+    embedding: Literal["auto"] | int = "auto",
     criterion: Callable[[Tensor], Tensor] | None = None,
     epochs: int = 60,
     patience: int | None = 10,
@@ -120,7 +126,8 @@ def train_prepared(
 ) -> tuple[ModelBundle, FitResult]:
     """Train one model on prepared rows; the arguments are those of `softad.training.fit`.
 
-    The seed also fixes the initial weights. Regression descends on the squared error of the standardised target.
+    `embedding` is the width of the vectors of categories that `prepare` coded. The seed also fixes the initial
+    weights. Regression descends on the squared error of the standardised target.
 
     Raises
     ------
@@ -136,7 +143,12 @@ def train_prepared(
         "hidden": list(hidden),
         "image": None if image is None else list(image),
     }
-    network = build_model(model, inputs=kept.input_shape, outputs=outputs, hidden=hidden, image=image, seed=seed)
+    if kept.categories:
+        spec |= {"categories": [list(pair) for pair in kept.categories], "embedding": embedding}
+    network = build_model(
+        model, inputs=kept.input_shape, outputs=outputs, hidden=hidden, image=image, categories=kept.categories,
+        embedding=embedding, seed=seed,
+    )  # fmt: skip
     result = fit(
         network,
         *prepared.train,
@@ -183,6 +195,7 @@ def train_bundle(
     images: ImageSource | None = None,
     model: str = "mlp",
     hidden: Sequence[int] = (64, 64),
+    embedding: Literal["auto"] | int | None = None,
     criterion: Callable[[Tensor], Tensor] | None = None,
     epochs: int = 60,
     patience: int | None = 10,
@@ -198,6 +211,8 @@ def train_bundle(
     metadata: dict[str, Any] | None = None,
 ) -> tuple[ModelBundle, FitResult]:
     """`prepare`, then `train_prepared`: for a single training of the rows.
+
+    With an `embedding` (a width, or "auto") categories become learnt vectors instead of a feature each.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"x": np.linspace(-1.0, 1.0, 100)})
@@ -223,11 +238,13 @@ def train_bundle(
         image=image,
         image_size=image_size,
         images=images,
+        coded=embedding is not None,
     )
     return train_prepared(
         prepared,
         model=model,
         hidden=hidden,
+        embedding="auto" if embedding is None else embedding,
         criterion=criterion,
         epochs=epochs,
         patience=patience,

@@ -138,14 +138,14 @@ class CategoryColumn:
     LARGEST = 100
 
     @classmethod
-    def fit(cls, words: npt.NDArray[Any], name: str) -> CategoryColumn:
-        """Learn from training words, shape (n,), None where missing."""
+    def fit(cls, words: npt.NDArray[Any], name: str, *, largest: int = LARGEST) -> CategoryColumn:
+        """Learn from training words, shape (n,), None where missing; at most `largest` of them stand for themselves."""
         counts: dict[str, int] = {}
         codes, uniques = pd.factorize(words)
         for word, count in zip(uniques, np.bincount(codes[codes >= 0], minlength=len(uniques)), strict=True):
             counts[str(word)] = int(count)
         ordered = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls(name, tuple(ordered[: cls.LARGEST]), tuple(ordered[cls.LARGEST :]), bool((codes < 0).any()))
+        return cls(name, tuple(ordered[:largest]), tuple(ordered[largest:]), bool((codes < 0).any()))
 
     @property
     def width(self) -> int:
@@ -154,14 +154,23 @@ class CategoryColumn:
 
     def transform(self, words: npt.NDArray[Any]) -> Array:
         """Shape (n,) to (n, width): a single 1 a row."""
+        encoded = np.zeros((len(words), self.width))
+        encoded[np.arange(len(words)), self.codes(words)] = 1.0
+        return encoded
+
+    def codes(self, words: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Shape (n,) to (n,): the place of each word's feature; the last, width - 1, is that of all others.
+
+        >>> column = CategoryColumn("machine", ("M1", "M2"), (), False)
+        >>> column.codes(np.array(["M2", None, "M1"], dtype=object)).tolist()
+        [1, 2, 0]
+        """
         place = {word: number for number, word in enumerate(self.values)}
         codes, uniques = pd.factorize(words)
         other = self.width - 1
         # A missing value where training missed none is like any other word that was never seen.
         places = np.array([*(place.get(str(word), other) for word in uniques), len(place) if self.missing else other])
-        encoded = np.zeros((len(words), self.width))
-        encoded[np.arange(len(words)), places[codes]] = 1.0
-        return encoded
+        return np.asarray(places[codes], dtype=np.int64)
 
     def warnings(self, words: npt.NDArray[Any]) -> list[tuple[int, str]]:
         """Row numbers, with what was never seen in training."""

@@ -228,6 +228,8 @@ def network_of(spec: dict[str, Any]) -> nn.Module:
         outputs=spec["outputs"],
         hidden=tuple(spec["hidden"]),
         image=None if image is None else (image[0], image[1], image[2]),
+        categories=[(place, count) for place, count in spec.get("categories", ())],
+        embedding=spec.get("embedding", "auto"),
         seed=0,
     )
 

@@ -55,8 +55,8 @@ def build_model(
         the image and sees the columns beside its features.
     categories: for "linear" and "mlp" on a table, (column, cardinality) of each column that holds the codes
         0 .. cardinality - 1 of categories: each becomes a learnt vector, and any other code a reserved one
-        (`softad.embeddings.CategoryEmbedding`). Empty where categories are features of 0 and 1 already, as
-        `softad.preprocessing.Preprocessor` makes them.
+        (`softad.embeddings.CategoryEmbedding`). Empty where categories are features of 0 and 1 already;
+        `softad.preprocessing.Preprocessor` makes either.
     embedding: width of these vectors: "auto" (from the cardinality), one number, or one a category column.
     seed: fixes the initial weights, and leaves torch's global random state as it was. None draws from that state.
 

@@ -13,8 +13,10 @@ import pandas as pd
 from softad.columns import CategoryColumn, NumericColumn, numbers_of, words_of
 from softad.images import ImageSource, read_images
 
-FORMAT = 1
-"""Version of `Preprocessor.to_dict`; raised when an older program could not read it."""
+FORMAT, CODED_FORMAT = 1, 2
+"""Versions of `Preprocessor.to_dict`: the second where categories are codes, which an older program cannot read."""
+LARGEST_CODED = 10_000
+"""Of categories that are codes, so many of a column stand for themselves; the rest are others."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Preprocessor:
 
     Numbers: missing ones become the median (with a feature that says so where training rows missed some); scaled
     by quartiles, linear near the middle, logarithmic far out, so that a unit of 1e7 or an outlier does no harm.
-    Words: one feature each, and one for all that were never seen. Images: resized squares of three channels.
+    Words: one feature each, and one for all that were never seen; or, `coded`, one code a column for a network that
+    learns a vector of each (`softad.embeddings`). Images: resized squares of three channels.
 
     >>> frame = pd.DataFrame({"x1": [1.0, 2.0, None, 4.0], "machine": ["M1", "M2", "M1", "M1"]})
     >>> kept = Preprocessor.fit(frame, numeric=["x1"], categorical=["machine"])
@@ -37,6 +40,7 @@ class Preprocessor:
     categorical: tuple[CategoryColumn, ...]
     image: str | None = None
     image_size: int = 32
+    coded: bool = False
 
     @classmethod
     def fit(
@@ -47,6 +51,7 @@ class Preprocessor:
         categorical: Sequence[str],
         image: str | None = None,
         image_size: int = 32,
+        coded: bool = False,
     ) -> Preprocessor:
         """Learn from training rows.
 
@@ -55,10 +60,16 @@ class Preprocessor:
         frame: at least one row; columns not named here are not looked at.
         numeric, categorical: columns by kind, in the order of their features.
         image: the column that names each row's image; `image_size` its side in pixels after resizing.
+        coded: whether a category column becomes one column of codes; only for tables without images.
+
+        >>> frame = pd.DataFrame({"x": [0.0, 2.0], "m": ["M1", "M2"]})
+        >>> kept = Preprocessor.fit(frame, numeric=["x"], categorical=["m"], coded=True)
+        >>> kept.transform(frame).tolist(), kept.categories
+        ([[-1.0, 0.0], [1.0, 1.0]], ((1, 2),))
 
         Raises
         ------
-        ValueError: no rows, no column, a column is missing, or a numeric one holds a word.
+        ValueError: no rows, no column, a column is missing, a numeric one holds a word, or codes with images.
         """
         if len(frame) == 0:
             raise ValueError("frame: 0 rows; allowed: at least one training row")
@@ -66,17 +77,33 @@ class Preprocessor:
             raise ValueError("numeric, categorical, image: all empty; allowed: at least one column")
         if not 8 <= image_size <= 512:
             raise ValueError(f"image_size: {image_size}; allowed: 8 to 512")
+        if coded and image:
+            raise ValueError(f"coded: True with image {image!r}; allowed: False, as for all rows with images")
+        largest = LARGEST_CODED if coded else CategoryColumn.LARGEST
         return cls(
             numeric=tuple(NumericColumn.fit(numbers_of(frame, name), name) for name in numeric),
-            categorical=tuple(CategoryColumn.fit(words_of(frame, name), name) for name in categorical),
+            categorical=tuple(CategoryColumn.fit(words_of(frame, name), name, largest=largest) for name in categorical),
             image=image,
             image_size=image_size,
+            coded=coded,
         )
+
+    @property
+    def categories(self) -> tuple[tuple[int, int], ...]:
+        """Where codes are: (column of `transform`'s answer, number of codes) of each category column; else empty.
+
+        Words that were never seen have the code behind the last.
+        """
+        if not self.coded:
+            return ()
+        start = sum(column.width for column in self.numeric)
+        return tuple((start + place, column.width - 1) for place, column in enumerate(self.categorical))
 
     @property
     def table_width(self) -> int:
         """How many features come from numbers and words."""
-        return sum(column.width for column in self.numeric) + sum(column.width for column in self.categorical)
+        words = len(self.categorical) if self.coded else sum(column.width for column in self.categorical)
+        return sum(column.width for column in self.numeric) + words
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
@@ -111,8 +138,10 @@ class Preprocessor:
             table[:, start : start + number.width] = number.transform(numbers_of(frame, number.name))
             start += number.width
         for category in self.categorical:
-            table[:, start : start + category.width] = category.transform(words_of(frame, category.name))
-            start += category.width
+            words = words_of(frame, category.name)
+            encoded = category.codes(words)[:, None] if self.coded else category.transform(words)
+            table[:, start : start + encoded.shape[1]] = encoded
+            start += encoded.shape[1]
         if self.image is None:
             return table
         if self.image not in frame.columns:
@@ -143,7 +172,7 @@ class Preprocessor:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as what JSON can hold."""
         return {
-            "format": FORMAT,
+            "format": CODED_FORMAT if self.coded else FORMAT,
             "numeric": [asdict(column) for column in self.numeric],
             "categorical": [asdict(column) for column in self.categorical],
             "image": self.image,
@@ -162,8 +191,10 @@ class Preprocessor:
         ------
         ValueError: it is none, or made by a newer version.
         """
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"preprocessor: format {document.get('format')!r}; allowed: {FORMAT}")
+        if not isinstance(document, dict):
+            raise ValueError(f"preprocessor: {document!r}; allowed: what to_dict gives")
+        if document.get("format") not in (FORMAT, CODED_FORMAT):
+            raise ValueError(f"preprocessor: format {document.get('format')!r}; allowed: {FORMAT}, {CODED_FORMAT}")
         try:
             return cls(
                 numeric=tuple(NumericColumn(**column) for column in document["numeric"]),
@@ -173,6 +204,7 @@ class Preprocessor:
                 ),
                 image=document["image"],
                 image_size=document["image_size"],
+                coded=document["format"] == CODED_FORMAT,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(

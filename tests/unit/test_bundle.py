@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,23 @@ def test_a_saved_bundle_comes_back_the_same(make, tmp_path: Path) -> None:
     loaded.save(tmp_path / "again")
     for name in (DOCUMENT, WEIGHTS):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("model", "embedding", "width"), [("mlp", "auto", 3), ("linear", 5, 5)])
+def test_categories_as_learnt_vectors_travel_too(
+    model: str, embedding: Literal["auto"] | int, width: int, tmp_path: Path
+) -> None:
+    bundle = classifier(model=model, embedding=embedding)
+    vectors = [value for name, value in bundle.model.state_dict().items() if value.shape[1:] == (width,)]
+    assert [len(value) for value in vectors] == [3 + 1], "three machines, and one for all others"
+    frame, truth = parts(200, 2)
+    again = ModelBundle.load(bundle.save(tmp_path / "model"))
+    assert again.digest() == bundle.digest()
+    assert (again.outputs(frame) == bundle.outputs(frame)).all()
+    assert (bundle.predict(frame).labels == truth).mean() > 0.7
+    strange = bundle.predict(frame.assign(machine="M99"))
+    assert strange.warnings[0].endswith("machine: M99 was never seen in training")
+    assert np.isfinite(strange.probabilities).all()
 
 
 def test_the_digest_changes_with_weights_and_with_what_goes_with_them(bundle: ModelBundle) -> None:

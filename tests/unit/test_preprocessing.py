@@ -243,3 +243,29 @@ def test_a_document_of_another_version_is_refused() -> None:
         Preprocessor.from_dict({**document, "format": 99})
     with pytest.raises(ValueError, match="preprocessor: the document does not fit"):
         Preprocessor.from_dict({"format": 1})
+
+
+def test_codes_name_the_same_words_as_the_features_of_0_and_1() -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "m": ["a", "b", "a", None]})
+    new = pd.DataFrame({"x": [1.0, 2.0, 3.0], "m": ["b", "never", None]})
+    ones = Preprocessor.fit(frame, numeric=["x"], categorical=["m"])
+    coded = Preprocessor.fit(frame, numeric=["x"], categorical=["m"], coded=True)
+    assert coded.categories == ((1, 3),)
+    assert ones.categories == ()
+    assert coded.input_shape == (2,)
+    assert coded.transform(new)[:, 1].tolist() == ones.transform(new)[:, 1:].argmax(axis=1).tolist() == [1, 3, 2]
+    again = Preprocessor.from_dict(json.loads(json.dumps(coded.to_dict())))
+    assert again == coded
+    assert ones.to_dict()["format"] != coded.to_dict()["format"], "an older program would take codes for measurements"
+
+
+def test_codes_have_room_for_thousands_of_words() -> None:
+    words = [f"tool {number:04d}" for number in range(3_000)]
+    coded = Preprocessor.fit(pd.DataFrame({"tool": words}), numeric=[], categorical=["tool"], coded=True)
+    assert coded.categories == ((0, 3_000),)
+    assert coded.transform(pd.DataFrame({"tool": words})).ravel().tolist() == list(range(3_000))
+
+
+def test_codes_are_for_tables() -> None:
+    with pytest.raises(ValueError, match="coded: True with image 'picture'"):
+        Preprocessor.fit(pd.DataFrame({"picture": ["a"]}), numeric=[], categorical=[], image="picture", coded=True)
