@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,10 @@ from flows.lives import Life, current_life, extend_reference, reference_of
 from flows.score import score_rows
 from flows.settings import Settings
 from flows.store import current_labels, current_rows
+from flows.window_figures import window_figures
+
+if TYPE_CHECKING:
+    from monitoring.verdict import Verdict
 
 MOSTLY_LABELLED = 0.8
 """A window whose labels had their time on the calendar is looked at once this share of its rows is labelled."""
@@ -81,9 +85,19 @@ def scan_options(settings: Settings, window_size: int) -> dict[str, Any]:
 
 
 def close_windows(
-    context: Context, *, now: datetime, progress: Callable[[str], None] | None = None
+    context: Context,
+    *,
+    now: datetime,
+    progress: Callable[[str], None] | None = None,
+    threshold: float | None = None,
 ) -> list[WindowOutcome]:
-    """Judge every window that is due and was not judged yet, oldest first; each is judged once."""
+    """Judge every window that is due and was not judged yet, oldest first; each is judged once.
+
+    Parameters
+    ----------
+    progress: told the window that is being judged.
+    threshold: in place of the scan's own, for a drill.
+    """
     life = current_life(context.store)
     if life is None:
         return []
@@ -91,7 +105,7 @@ def close_windows(
     for due in due_windows(context, life, now=now):
         if progress is not None:
             progress(due.window)
-        outcome = judge(context, current_life(context.store) or life, due, now=now)
+        outcome = judge(context, current_life(context.store) or life, due, now=now, threshold=threshold)
         if outcome is not None:
             outcomes.append(outcome)
     return outcomes
@@ -141,8 +155,15 @@ def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindo
     return due
 
 
-def judge(context: Context, life: Life, due: DueWindow, *, now: datetime) -> WindowOutcome | None:
-    """Look at one window, record what was found, and return it; None when another process was quicker."""
+def judge(
+    context: Context, life: Life, due: DueWindow, *, now: datetime, threshold: float | None = None
+) -> WindowOutcome | None:
+    """Look at one window, record what was found, and return it; None when another process was quicker.
+
+    Parameters
+    ----------
+    threshold: in place of the scan's own, for a drill.
+    """
     settings, store = context.settings, context.store
     score_rows(
         store, context.tracker, settings, context.workspace, now=now, ids=due.rows["_id"], version=life.model_version
@@ -171,20 +192,25 @@ def judge(context: Context, life: Life, due: DueWindow, *, now: datetime) -> Win
             **base, state="reference", alarm=False, statistic=None, threshold=None, budget_spent=None,
             verdict="too_few_labels", figures=figures, findings=[], details={}, report=None,
         ), scan=None)  # fmt: skip
-    return _record(context, *_look(context, life, due, judged, base, figures))
+    return _record(context, *_look(context, life, due, judged, base, figures, threshold))
 
 
 def _look(
-    context: Context, life: Life, due: DueWindow, judged: pd.DataFrame, base: dict[str, Any], figures: dict[str, Any]
+    context: Context,
+    life: Life,
+    due: DueWindow,
+    judged: pd.DataFrame,
+    base: dict[str, Any],
+    figures: dict[str, Any],
+    threshold: float | None,
 ) -> tuple[WindowOutcome, dict[str, Any]]:
-    from monitoring.attribution import attribute
     from monitoring.report import run_report
     from monitoring.scan import ConcentrationScan
-    from monitoring.verdict import decide
 
     settings, workspace = context.settings, context.workspace
     watch = settings.monitoring
-    scan = ConcentrationScan.from_dict(_scan_state(context, life))
+    state, earlier = _scan_state(context, life)
+    scan = ConcentrationScan.from_dict(state)
     reference = reference_rows(context, life)
     folder = workspace.reports
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,13 +219,12 @@ def _look(
         current=judged, reference=reference, scan=scan, window=due.window, numeric=settings.data.numeric,
         categorical=settings.data.categorical, sample_rows=watch.report_rows, seed=watch.seed,
         json=folder / f"{name}.json", html=folder / f"{name}.html" if watch.html_reports else None,
+        threshold=threshold, slices=settings.data.slices, inspect_share=watch.inspect_share,
+        language=settings.alerts.language, earlier=earlier,
     )  # fmt: skip
-    result = report.result
-    open_incident = result.state == "spent"
-    attribution = None
-    if (report.alarm or open_incident) and settings.data.slices:
-        attribution = attribute(judged, reference, slices=settings.data.slices, seed=watch.seed)
-    verdict = decide(result, attribution, inspect_share=watch.inspect_share)
+    result, verdict, attribution = report.result, report.verdict, report.attribution
+    if verdict is None:
+        raise RuntimeError("the report of a window holds no verdict")
     places = [asdict(finding) for finding in attribution.findings[:10]] if attribution is not None else []
     # Where the excess is spread out nobody is named; the places are still shown, as a picture.
     named = [found for found in places if (found["column"], found["value"]) == (verdict.column, verdict.value)]
@@ -210,7 +235,8 @@ def _look(
         budget_spent=result.budget_spent, verdict=verdict.kind, figures=figures, findings=findings,
         details={
             "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,
-            "places": places, "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
+            "places": places, "range": _first_range(verdict),
+            "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
             "improvement": result.improvement, "drift_share": report.drift_share, "drifted": report.drifted,
         },
         report=report.json.name,
@@ -218,19 +244,34 @@ def _look(
     return outcome, scan.to_dict()
 
 
-def _scan_state(context: Context, life: Life) -> dict[str, Any]:
-    """The scan after the window of this life that was judged last."""
-    frame = context.store.read("windows", columns=["scan", "at", "life", "window"], where=f"life = '{life.name}'")
+def _first_range(verdict: Verdict) -> dict[str, Any] | None:
+    """The range of a feature that a retraining rests on, where it is one."""
+    if verdict.reason_key not in {"one_range", "range_grew"}:
+        return None
+    return asdict(verdict.evidence[0])
+
+
+def _scan_state(context: Context, life: Life) -> tuple[dict[str, Any], list[tuple[str, float | None, float | None]]]:
+    """The scan after the window of this life that was judged last; and window, statistic, threshold of those so far."""
+    frame = context.store.read(
+        "windows", columns=["scan", "at", "life", "window", "statistic", "threshold"],
+        where=f"life = '{life.name}'", order='"at", "window"',
+    )  # fmt: skip
     frame = frame[frame["scan"].notna()]
     if frame.empty:
         if life.scan is None:
             raise ValueError(f"{life.name} has no scan yet: its reference is short of rows")
-        return life.scan
+        return life.scan, []
     states = [json.loads(text) for text in frame["scan"]]
     newest: dict[str, Any] = max(
         states, key=lambda state: (state["position"], state["last"] is not None and state["last"][1])
     )
-    return newest
+    columns = (frame["window"].astype(str), *(frame[name] for name in ("statistic", "threshold")))
+    return newest, [(window, _number(reading), _number(limit)) for window, reading, limit in zip(*columns, strict=True)]
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
 
 
 def _record(context: Context, outcome: WindowOutcome, scan: dict[str, Any] | None) -> WindowOutcome | None:
@@ -310,41 +351,6 @@ def reference_rows(context: Context, life: Life) -> pd.DataFrame:
     rows = current_rows(context.store)
     present = [name for name in wanted if name in rows.columns]
     return reference.merge(rows[["_id", *present]], on="_id", how="left")
-
-
-def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[str, Any]:
-    """The three figures of champion and ERM reference on the same rows, and the loss concentration."""
-    from softad.figures import loss_concentration, three_figures
-
-    settings = context.settings
-    losses = judged["loss"].to_numpy(float)
-    reference = reference_of(context.store, life)["loss"].to_numpy(float)
-    base = reference if len(reference) else losses
-    theta, sigma = float(np.mean(base)), float(np.std(base)) or 1.0
-    figures: dict[str, Any] = figures_document(three_figures(losses, seed=settings.monitoring.seed))
-    figures["concentration"] = asdict(loss_concentration(losses, theta=theta, sigma=sigma))
-    plain = context.tracker.load_reference(life.model_version)
-    if plain is not None:
-        from flows.images import image_reader
-
-        told = judged if plain.classes is None else judged[judged["label"].isin(plain.classes)]
-        truth = told["label"] if settings.task.kind == "classification" else told["label_value"]
-        other = plain.row_losses(told, truth.to_numpy(), images=image_reader(context.workspace))
-        figures["erm"] = figures_document(three_figures(other, seed=settings.monitoring.seed))
-    if settings.task.kind == "classification":
-        wrong = judged["prediction"].astype(str) != judged["label"].astype(str)
-        figures["accuracy"] = float(1 - wrong.mean())
-        normal = settings.task.normal
-        if normal is not None:
-            defect = judged["label"].astype(str) != normal
-            figures["recall"] = float(1 - wrong[defect].mean()) if defect.any() else None
-            figures["false_rejects"] = float(wrong[~defect].mean()) if (~defect).any() else None
-    return figures
-
-
-def figures_document(figures: Any) -> dict[str, Any]:
-    """Mean, tail and stability, each with its interval, as plain numbers."""
-    return {name: asdict(getattr(figures, name)) for name in ("mean", "tail", "stability")}
 
 
 def _prune_reports(context: Context, *, keep: int) -> None:

@@ -1,4 +1,4 @@
-"""Where the excess tail loss sits: one machine, one product, or everywhere.
+"""Where the excess tail loss sits: one machine, one product, one range of the temperature, or everywhere.
 
 The tail begins at t, a quantile of the reference losses; a row's tail loss is relu(loss - t). A slice value s with
 n_s rows in the window carries the excess
@@ -23,7 +23,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from monitoring.slice_ranges import range_column
 from monitoring.slice_statistics import (
+    HANDICAP,
+    RANKING_HANDICAP,
     SCORES,
     Floats,
     SliceColumn,
@@ -57,6 +60,7 @@ class Finding:
     growth_share: share of the excess that is only there because hard values have more rows than before and easy ones
         fewer; negative where the value's change of rows made the excess smaller.
     evidence: what the values are ranked by, in standard errors.
+    is_range: the column is a numeric feature and the value a range of it.
     """
 
     column: str
@@ -72,6 +76,7 @@ class Finding:
     usual_share: float
     growth_share: float
     evidence: float
+    is_range: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ def attribute(
     reference: pd.DataFrame,
     *,
     slices: Sequence[str],
+    ranges: Sequence[str] = (),
     loss: str = "loss",
     level: float = 0.9,
     confidence: float = 0.95,
@@ -107,12 +113,16 @@ def attribute(
     seed: int = 0,
     keep: int = 50,
 ) -> Attribution:
-    """Share the excess tail loss of a window out among the values of its slice columns.
+    """Share the excess tail loss of a window out among the values of its slice columns, and ranges of its features.
+
+    Half of the error that `confidence` allows is for the slice columns and half for the ranges, so that many features
+    do not make a machine harder to name.
 
     Parameters
     ----------
     current, reference: rows with a column of losses and the slice columns; any number of rows each.
     slices: columns to try. A column with one value in both frames tells nothing and is passed over.
+    ranges: numeric columns to try by ranges (see `monitoring.slice_ranges`).
     loss: name of the column of losses, finite and at least 0.
     level: the tail begins at this quantile of the reference losses, in (0, 1).
     confidence: of the intervals and of `significant`, over all pairs tried together.
@@ -136,30 +146,38 @@ def attribute(
     """
     _check(level=level, confidence=confidence, resamples=resamples)
     now, before = (
-        _losses(name, frame, loss, slices) for name, frame in (("current", current), ("reference", reference))
+        _losses(name, frame, loss, [*slices, *ranges])
+        for name, frame in (("current", current), ("reference", reference))
     )
     threshold = float(np.quantile(before, level))
     tail, tail_before = np.maximum(now - threshold, 0.0), np.maximum(before - threshold, 0.0)
     scores, scores_before = row_scores(now, before, threshold)
     coded = [code_column(current[name], reference[name], name) for name in slices]
-    columns = [column for column in coded if len(column.names) > 1]
-    tried = sum(len(column.names) for column in columns)
+    binned = [range_column(current[name], reference[name], name) for name in ranges]
+    families = (
+        (False, [column for column in coded if len(column.names) > 1]),
+        (True, [column for column in binned if column is not None and len(column.names) > 1]),
+    )
+    sizes = [sum(len(column.names) for column in columns) for _, columns in families]
+    tried = sum(sizes)
     total = float(tail.sum() - len(tail) * tail_before.mean())
     found: list[Finding] = []
     rng = np.random.default_rng(seed)
-    for column in columns:
-        usual = Usual.of(tail_before, column.before, len(column.names))
-        found += _findings(
-            column,
-            tail=tail,
-            usual=usual,
-            drawn=resampled_excess(tail, tail_before, column, usual, resamples=resamples, rng=rng),
-            moved=evidence(scores, scores_before, column),
-            tried=tried,
-            confidence=confidence,
-            total=total,
-        )
-    found.sort(key=lambda item: (not item.significant, item.share <= 0.0, -item.evidence, item.column, item.value))
+    for (is_range, columns), size in zip(families, sizes, strict=True):
+        for column in columns:
+            usual = Usual.of(tail_before, column.before, len(column.names))
+            found += _findings(
+                column,
+                tail=tail,
+                usual=usual,
+                drawn=resampled_excess(tail, tail_before, column, usual, resamples=resamples, rng=rng),
+                moved=evidence(scores, scores_before, column, handicaps=(HANDICAP, RANKING_HANDICAP)),
+                tried=2 * size if all(sizes) else size,
+                confidence=confidence,
+                total=total,
+                is_range=is_range,
+            )
+    found.sort(key=lambda item: (not item.significant, -item.evidence, item.column, item.value))
     kept = [item for place, item in enumerate(found) if place < keep or item.significant or item.grew]
     return Attribution(tuple(kept), total, tried, threshold, len(now), len(before))
 
@@ -195,6 +213,7 @@ def _findings(
     tried: int,
     confidence: float,
     total: float,
+    is_range: bool,
 ) -> list[Finding]:
     rows, names, rows_before = column.rows, column.names, column.rows_before
     row_share, reference_share = rows / len(tail), rows_before / len(column.before)
@@ -211,7 +230,7 @@ def _findings(
         np.quantile(values, 1.0 - confidence, axis=0) > 0.0
         for values in (drawn, drawn - base * drawn.sum(axis=1, keepdims=True))
     ]
-    significant = sure[0] & sure[1] & (moved > float(ndtri(1.0 - (1.0 - confidence) / (tried * SCORES))))
+    significant = sure[0] & sure[1] & (moved[0] > float(ndtri(1.0 - (1.0 - confidence) / (tried * SCORES))))
     surprise = _surprise(rows, rows_before, len(tail), len(column.before))
     grew = (surprise > float(ndtri(1.0 - (1.0 - confidence) / tried))) & (row_share >= GROWTH * reference_share)
     growth = (rows - len(tail) * reference_share) * (usual.mean - usual.whole)
@@ -229,7 +248,8 @@ def _findings(
             significant=bool(significant[code]),
             usual_share=float(usual_share[code]),
             growth_share=float(growth[code] / total) if total > 0 else 0.0,
-            evidence=float(moved[code]),
+            evidence=float(moved[1][code]),
+            is_range=is_range,
         )
         for code in range(len(names))
     ]

@@ -1,7 +1,8 @@
-"""The report of one window, on Evidently: the only module that knows it.
+"""The report of one window, on Evidently, which only this module, `report_metrics` and `report_widgets` know.
 
 The scan's update runs inside a metric of ours, that metric's test compares the statistic with the threshold, and the
-alarm is read back from the snapshot that was written. So report, event and verdict cannot disagree.
+alarm is read back from the snapshot that was written; the verdict is decided inside the same metric, from the same
+result. So report, event and verdict cannot disagree.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 # Read at Evidently's import; this module may be used without the pipeline, which sets them too.
@@ -23,164 +23,31 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")
 
 from evidently import DataDefinition, Dataset, Report
-from evidently._pydantic_compat import PrivateAttr
-from evidently.core.metric_types import SingleValue, SingleValueCalculation, SingleValueMetric
-from evidently.core.report import Context, Snapshot
-from evidently.legacy.model.widget import BaseWidgetInfo
-from evidently.legacy.renderers.html_widgets import CounterData, counter
+from evidently.core.report import Snapshot
 from evidently.metrics import MissingValueCount, ValueDrift
 from evidently.tests import lte
 
+from monitoring.attribution import Attribution
 from monitoring.report_columns import Comparable, comparable
+from monitoring.report_metrics import (
+    ColumnsLeftOut,
+    ConcentrationShift,
+    Judgement,
+    LossConcentrationMetric,
+    SliceFigure,
+    TailLoss,
+)
+from monitoring.report_widgets import without_markup
 from monitoring.scan import ConcentrationScan
 from monitoring.scan_result import ScanResult
-from softad.figures import cvar, loss_concentration
+from monitoring.sentences import verdict_sentence
+from monitoring.verdict import Verdict
 
 DRIFT_METHOD = "psi"
 """The population stability index, for numbers and categories alike; by default Evidently's method changes with n."""
 
 DRIFT_THRESHOLD = 0.1
 """Above what chance alone gives: with few rows the index is far from 0 where nothing changed."""
-
-
-@dataclass
-class _Judgement:
-    """The one update of the scan, kept so that a report that is built again does not judge twice."""
-
-    scan: ConcentrationScan
-    window: str
-    threshold: float | None
-    result: ScanResult | None = None
-
-    def of(self, rows: pd.DataFrame) -> ScanResult:
-        if self.result is None:
-            self.result = self.scan.update(
-                rows["loss"].to_numpy(dtype=np.float64),
-                window=self.window,
-                ids=rows["_id"].to_numpy(),
-                lots=rows["_lot"].to_numpy() if self.scan.by_lots else None,
-                threshold=self.threshold,
-            )
-        return self.result
-
-
-class ConcentrationShift(SingleValueMetric):  # type: ignore[misc]
-    """The scan's statistic for one window, as it is compared with the threshold.
-
-    The scan's update runs in this metric's calculation. The smallest relevant effect is part of the value: where it is
-    not reached, the value does not exceed the threshold.
-
-    Parameters
-    ----------
-    window: its name.
-    alarm_budget: of the scan.
-    """
-
-    window: str
-    alarm_budget: float
-    _judgement: _Judgement = PrivateAttr()
-
-
-class ConcentrationShiftCalculation(SingleValueCalculation[ConcentrationShift]):  # type: ignore[misc]
-    """Judges the rows of the additional data set `losses`."""
-
-    def calculate(self, context: Context, *_data: Dataset | None) -> SingleValue:
-        """Update the scan. Raises ValueError where the scan does."""
-        result = self.metric._judgement.of(context.additional_data["losses"].as_dataframe())
-        value = self.result(result.tested)
-        value.widget = [self._widget(result)]
-        return value
-
-    def _widget(self, result: ScanResult) -> BaseWidgetInfo:
-        def shown(number: float | None) -> str:
-            return "-" if number is None else f"{number:.3f}"
-
-        effect = result.effect
-        cells = {
-            "state": result.state,
-            "statistic": shown(result.statistic),
-            "threshold": shown(result.threshold),
-            "budget spent": f"{result.budget_spent:.4f} of {self.metric.alarm_budget:g}",
-            "rows with a label": str(result.rows),
-            "mean, times the reference": shown(None if effect is None else effect.mean),
-            "tail, times the reference": shown(None if effect is None else effect.tail),
-        }
-        return counter(title=self.display_name(), counters=[CounterData(*cell) for cell in cells.items()])
-
-    def display_name(self) -> str:
-        """As it stands in the report."""
-        return f"Shift of the loss concentration in {self.metric.window}"
-
-
-class LossConcentrationMetric(SingleValueMetric):  # type: ignore[misc]
-    """How far the loss sits in few rows.
-
-    Parameters
-    ----------
-    measure: mean penalty rho((loss - theta) / sigma); share of the worst tenth of rows; Gini coefficient.
-    theta, sigma: mean and standard deviation of the reference's losses.
-    """
-
-    measure: Literal["penalty", "top_share", "gini"]
-    theta: float
-    sigma: float
-
-
-class LossConcentrationCalculation(SingleValueCalculation[LossConcentrationMetric]):  # type: ignore[misc]
-    """Of the additional data sets `losses` and `reference_losses`."""
-
-    def calculate(self, context: Context, *_data: Dataset | None) -> tuple[SingleValue, SingleValue]:
-        """The measure in the window and in the reference."""
-        now, then = (self.result(self._measure(losses)) for losses in _losses(context))
-        return now, then
-
-    def _measure(self, losses: np.ndarray) -> float:
-        if not losses.size:
-            return math.nan
-        found = loss_concentration(losses, theta=self.metric.theta, sigma=self.metric.sigma, resamples=1)
-        return float(getattr(found, self.metric.measure).value)
-
-    def display_name(self) -> str:
-        """As it stands in the report."""
-        return {
-            "penalty": "Loss concentration: mean penalty",
-            "top_share": "Loss concentration: share of the worst tenth",
-            "gini": "Loss concentration: Gini coefficient",
-        }[self.metric.measure]
-
-
-class TailLoss(SingleValueMetric):  # type: ignore[misc]
-    """Mean of the worst rows' losses (CVaR).
-
-    Parameters
-    ----------
-    level: 0.9 for the worst tenth.
-    """
-
-    level: float = 0.9
-
-
-class TailLossCalculation(SingleValueCalculation[TailLoss]):  # type: ignore[misc]
-    """Of the additional data sets `losses` and `reference_losses`."""
-
-    def calculate(self, context: Context, *_data: Dataset | None) -> tuple[SingleValue, SingleValue]:
-        """The tail in the window and in the reference."""
-        now, then = (
-            self.result(cvar(losses, self.metric.level) if losses.size else math.nan) for losses in _losses(context)
-        )
-        return now, then
-
-    def display_name(self) -> str:
-        """As it stands in the report."""
-        return f"Tail of the losses (CVaR {self.metric.level:g})"
-
-
-def _losses(context: Context) -> tuple[np.ndarray, np.ndarray]:
-    now, then = (
-        context.additional_data[name].as_dataframe()["loss"].to_numpy(dtype=np.float64)
-        for name in ("losses", "reference_losses")
-    )
-    return now, then
 
 
 @dataclass(frozen=True)
@@ -196,6 +63,8 @@ class WindowReport:
     drifted: their names, the farthest first.
     left_out: features that could not be compared, and why.
     json, html: the files; html is None where none was asked for.
+    verdict: what to do, and why; None where the report was only read.
+    attribution: where the excess sits; None where nothing had to be explained.
     """
 
     alarm: bool
@@ -207,6 +76,8 @@ class WindowReport:
     json: Path
     html: Path | None
     left_out: dict[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = field(default=None, compare=False)
+    attribution: Attribution | None = field(default=None, compare=False)
 
 
 def run_report(
@@ -222,6 +93,10 @@ def run_report(
     seed: int = 0,
     html: Path | None = None,
     threshold: float | None = None,
+    slices: Sequence[str] = (),
+    inspect_share: float = 0.5,
+    language: str = "en",
+    earlier: Sequence[tuple[str, float | None, float | None]] = (),
 ) -> WindowReport:
     """Judge a window inside an Evidently report, and write the report.
 
@@ -239,6 +114,10 @@ def run_report(
     seed: of the sample.
     html: file of the page, 4 to 6 MB; None: not written.
     threshold: replaces the scan's threshold where there is one, for a drill; the smallest relevant effect still counts.
+    slices: columns for figures by slice; after an alarm the cause is sought in them, and in ranges of `numeric`.
+    inspect_share: share of the excess from which one slice is to be inspected.
+    language: of the verdict's sentences, "en" or "ja".
+    earlier: (window, statistic, threshold) of the windows before, for the picture.
 
     Raises
     ------
@@ -246,7 +125,7 @@ def run_report(
     OSError: a file cannot be written.
     """
     labelled = current[current["loss"].notna()]
-    reference_losses = reference.loc[reference["loss"].notna(), ["_id", "loss"]]
+    known = reference[reference["loss"].notna()]
     units = labelled["_lot"].nunique() if scan.by_lots else len(labelled)
     limit = scan.threshold_for(units, window=window)
     if limit is not None and threshold is not None:
@@ -254,25 +133,46 @@ def run_report(
     shift = ConcentrationShift(
         window=window, alarm_budget=scan.alarm_budget, tests=[] if limit is None else [lte(limit)]
     )
-    shift._judgement = judgement = _Judgement(scan, window, threshold)
-    theta, sigma = float(reference_losses["loss"].mean()), float(reference_losses["loss"].std(ddof=0))
-    own = [
-        shift,
-        *(LossConcentrationMetric(measure=each, theta=theta, sigma=sigma) for each in ("penalty", "top_share", "gini")),
-        TailLoss(level=0.9),
-    ]
-    kept = ["_id", "loss", *(["_lot"] if scan.by_lots else [])]
-    losses = {"losses": _plain(labelled[kept]), "reference_losses": _plain(reference_losses)}
+    shift._judgement = judgement = Judgement(
+        scan, window, threshold, labelled, known, slices=tuple(slices), ranges=tuple(numeric),
+        inspect_share=inspect_share, seed=seed, language=language, earlier=tuple(earlier),
+    )  # fmt: skip
+    told = [name for name in slices if name in labelled and labelled[name].notna().any()]
+    losses = {"losses": _plain(labelled[["loss", *told]]), "reference_losses": _plain(known[_present(known, told)])}
     clean = comparable(current, reference, numeric=numeric, categorical=categorical, sample_rows=sample_rows, seed=seed)
-    snapshot, clean = _run(own, clean, losses)
-    if judgement.result is None:
+    snapshot, clean = _run([shift, *_figures(known, told)], clean, losses)
+    if judgement.result is None or judgement.verdict is None:
         raise RuntimeError("Evidently did not run the scan's metric")
-    extra = {"window": window, "scan": judgement.result.to_dict(), "left_out": clean.left_out}
+    verdict = judgement.verdict
+    extra = {
+        "window": window,
+        "scan": judgement.result.to_dict(),
+        "verdict": {
+            "kind": verdict.kind, "reason": verdict.reason_key, "column": verdict.column, "value": verdict.value,
+            "share": verdict.share, "sentence": verdict_sentence(verdict, language),
+        },
+        "left_out": clean.left_out,
+    }  # fmt: skip
     document = _without_nan(jsonlib.loads(snapshot.json()) | extra)
     if html is not None:
-        _write_atomically(html, snapshot.get_html_str(as_iframe=False))
+        _write_atomically(html, without_markup(snapshot.get_html_str(as_iframe=False)))
     _write_atomically(json, jsonlib.dumps(document, ensure_ascii=False, allow_nan=False))
-    return read_report(json, result=judgement.result, html=html)
+    report = read_report(json, result=judgement.result, html=html)
+    return replace(report, verdict=verdict, attribution=judgement.attribution)
+
+
+def _figures(reference: pd.DataFrame, slices: Sequence[str]) -> list[Any]:
+    """Our metrics beside the scan's: none has a test here, since a report has one verdict."""
+    theta, sigma = float(reference["loss"].mean()), float(reference["loss"].std(ddof=0))
+    return [
+        *(LossConcentrationMetric(measure=each, theta=theta, sigma=sigma) for each in ("top_share", "penalty", "gini")),
+        TailLoss(level=0.9),
+        *(SliceFigure(slice=name, measure=measure) for name in slices for measure in ("mean", "tail")),
+    ]
+
+
+def _present(frame: pd.DataFrame, slices: Sequence[str]) -> list[str]:
+    return ["loss", *(name for name in slices if name in frame)]
 
 
 def read_report(json: Path, *, result: ScanResult, html: Path | None = None) -> WindowReport:
@@ -333,6 +233,7 @@ def _run_once(own: list[Any], clean: Comparable, losses: dict[str, Dataset]) -> 
     columns = [*clean.numeric, *clean.categorical]
     metrics = [
         *own,
+        *([ColumnsLeftOut(reasons=clean.left_out)] if own and clean.left_out else []),
         *(ValueDrift(column=name, method=DRIFT_METHOD, threshold=_drift_threshold(clean, name)) for name in columns),
         *(MissingValueCount(column=name) for name in columns),
     ]

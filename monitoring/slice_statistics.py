@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,14 @@ HANDICAP = 0.5
 """A tail score must beat the score over all ranks by this many standard errors to count for a value: it sees few rows,
 so among many values the largest is more often chance."""
 
+RANKING_HANDICAP = 1.0
+"""The same where values are only put in order: there the largest is taken whatever it is, and chance weighs more."""
+
 _CELLS = 4_000_000
 """Largest number of resampled weights held at once."""
+
+MANY_HARD_ROWS = 1_000
+"""Above so many rows with tail loss, a value's resampled sums are drawn from the normal law that they have by then."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,19 @@ def code_column(now: pd.Series, before: pd.Series, name: str) -> SliceColumn:
     codes, uniques = pd.factorize(both, use_na_sentinel=True)
     codes = np.where(codes < 0, len(uniques), codes).astype(np.int64)
     names = [*map(_text, uniques), MISSING]
-    here, there = codes[: len(now)], codes[len(now) :]
+    return pooled(name, names, codes[: len(now)], codes[len(now) :])
+
+
+def pooled(name: str, names: list[str], here: Codes, there: Codes) -> SliceColumn:
+    """A column of codes into `names`, its values that are rare in the window pooled.
+
+    Parameters
+    ----------
+    here, there: shapes (n,) and (m,), codes of the rows of window and reference.
+
+    >>> pooled("machine", ["a", "b"], np.repeat([0, 1], [12, 3]), np.array([1, 0])).names
+    ['a', '(rare values)']
+    """
     counts = np.bincount(here, minlength=len(names))
     frequent = np.flatnonzero(counts >= MIN_ROWS)
     new = np.full(len(names), -1, dtype=np.int64)
@@ -157,8 +175,10 @@ def row_scores(now: Floats, before: Floats, threshold: float) -> tuple[Floats, F
     return scores(now), scores(before)
 
 
-def evidence(scores: Floats, scores_before: Floats, column: SliceColumn) -> Floats:
-    """By how many standard errors the rows of each value moved more than all others did; shape (k,).
+def evidence(
+    scores: Floats, scores_before: Floats, column: SliceColumn, *, handicaps: Sequence[float] = (HANDICAP,)
+) -> Floats:
+    """By how many standard errors the rows of each value moved more than all others did; shape (handicaps, k).
 
     Each value is compared with what was usual for it, so one that was always hard is none the more suspect. If all
     rows moved alike, each entry is at most as large as the maximum of `SCORES` standard normal deviates, nearly.
@@ -166,12 +186,13 @@ def evidence(scores: Floats, scores_before: Floats, column: SliceColumn) -> Floa
     Parameters
     ----------
     scores, scores_before: shapes (3, n) and (3, m), from `row_scores`.
+    handicaps: of the tail scores; one row of results each.
 
     >>> rng = np.random.default_rng(0)
     >>> codes, before = rng.integers(0, 4, 400), rng.integers(0, 4, 2000)
     >>> losses = rng.exponential(size=400) * np.where(codes == 2, 2.0, 1.0)
     >>> column = SliceColumn("machine", ["a", "b", "c", "d"], codes, before)
-    >>> int(evidence(*row_scores(losses, rng.exponential(size=2000), 2.3), column).argmax())
+    >>> int(evidence(*row_scores(losses, rng.exponential(size=2000), 2.3), column)[0].argmax())
     2
     """
     rows, values = column.rows, len(column.names)
@@ -191,8 +212,8 @@ def evidence(scores: Floats, scores_before: Floats, column: SliceColumn) -> Floa
         skewness = float(((moved - moved.mean()) ** 3).mean() / variance**1.5)
         results.append(_unskew(difference / np.sqrt(error), skewness / np.sqrt(rows)))
     normal, inside, size = results
-    best: Floats = np.maximum(normal, np.maximum(inside, size) - HANDICAP)
-    return best
+    tail = np.maximum(inside, size)
+    return np.stack([np.maximum(normal, tail - handicap) for handicap in handicaps])
 
 
 def _unskew(z: Floats, skewness: Floats) -> Floats:
@@ -246,16 +267,39 @@ def _weighted_sums(
     """
     codes = np.where(codes < 0, values, codes)
     hard = tail > 0.0
-    width = int(hard.sum())
     zeros = np.bincount(codes[~hard], minlength=values + 1)
-    place = sparse.csr_array((np.ones(width), (np.arange(width), codes[hard])), shape=(width, values + 1))
-    amount = sparse.csr_array((tail[hard], place.indices, place.indptr), shape=place.shape)
-    sums, counts = [], []
+    codes, tail = codes[hard], tail[hard]
+    number = np.bincount(codes, minlength=values + 1)
+    many = number > MANY_HARD_ROWS
+    sums, counts = _normal_sums(tail, codes, np.where(many, number, 0), resamples, rng)
+    few = ~many[codes]
+    codes, tail = codes[few], tail[few]
+    width = len(codes)
+    place = sparse.csr_array((np.ones(width), (np.arange(width), codes)), shape=(width, values + 1))
+    amount = sparse.csr_array((tail, place.indices, place.indptr), shape=place.shape)
+    done = 0
     for size in _chunks(resamples, max(width, values + 1)):
         weights = rng.poisson(1.0, size=(size, width)).astype(float)
-        sums.append(weights @ amount)
-        counts.append(weights @ place + rng.poisson(zeros, size=(size, values + 1)))
-    return np.vstack(sums), np.vstack(counts)
+        sums[done : done + size] += weights @ amount
+        counts[done : done + size] += weights @ place + rng.poisson(zeros, size=(size, values + 1))
+        done += size
+    return sums, counts
+
+
+def _normal_sums(
+    tail: Floats, codes: Codes, number: Codes, resamples: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Sums and counts of Poisson weights for the codes whose `number` of rows is not 0, by their normal law.
+
+    With weights w of mean and variance 1, sum(w x) and sum(w) have variances sum(x^2) and n, and covariance sum(x).
+    """
+    first, second = (np.bincount(codes, weights=tail**power, minlength=len(number)) for power in (1, 2))
+    rows = np.maximum(number, 1)
+    drawn = rng.standard_normal((2, resamples, len(number)))
+    along = drawn[0] * np.sqrt(rows)
+    beside = drawn[1] * np.sqrt(np.maximum(second - first**2 / rows, 0.0))
+    used = number > 0
+    return used * (first + along * first / rows + beside), used * np.maximum(number + along, 0.0)
 
 
 def _chunks(resamples: int, width: int) -> Iterable[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from monitoring.attribution import Attribution, Finding
@@ -57,8 +57,8 @@ class Verdict:
     kind: healthy | inspect | retrain | too_few_labels.
     column, value, share: the slice that is named, and its share of the excess tail loss; None where none is.
     low, high: interval of `share`.
-    reason_key: key of the sentence that says why: no_alarm, one_slice, new_slice, slice_grew, spread, no_slices, or one
-        of `NOT_JUDGED`.
+    reason_key: key of the sentence that says why: no_alarm, one_slice, new_slice, slice_grew, one_range, range_grew,
+        spread, no_slices, or one of `NOT_JUDGED`.
     numbers: what that sentence fills in.
     evidence: the findings that decided, in the order of their weight.
     """
@@ -80,7 +80,9 @@ def decide(result: Judged, attribution: Attribution | None, *, inspect_share: fl
     A slice is to be inspected where it alone carries the excess: its findings are significant, its share is at least
     `inspect_share`, the whole interval of that lies above its share of the rows, and a row of it carries at least
     `LEAST_LIFT` times the excess of a row elsewhere. A slice that only has more rows than before, or that the
-    reference never held, is new business: the model is to learn it. After an alarm has ended the scan's life (state
+    reference never held, is new business: the model is to learn it. So is a range of a numeric feature that carries the
+    excess: the range is evidence, but nobody can look at it, and a model that never saw hot parts would not know them.
+    After an alarm has ended the scan's life (state
     `spent`), a window is judged in the same way as long as its effect is relevant.
 
     Parameters
@@ -114,8 +116,9 @@ def decide(result: Judged, attribution: Attribution | None, *, inspect_share: fl
     if attribution is None:
         return Verdict("retrain", "no_slices", numbers={"rows": result.rows})
     carriers = tuple(item for item in attribution.findings if _carries(item, inspect_share))
-    if carriers:
-        first = carriers[0]
+    named = tuple(item for item in carriers if not item.is_range)
+    if named:
+        first = named[0]
         if first.reference_row_share == 0.0 and first.value != MISSING:
             return _named("retrain", "new_slice", first, carriers, attribution)
         return _named("inspect", "one_slice", first, carriers, attribution)
@@ -123,8 +126,12 @@ def decide(result: Judged, attribution: Attribution | None, *, inspect_share: fl
         (item for item in attribution.findings if _merely_grew(item, inspect_share)),
         key=lambda item: -item.growth_share,
     )
-    if grown:
-        return _named("retrain", "slice_grew", grown[0], tuple(grown), attribution)
+    slices_grown = [item for item in grown if not item.is_range]
+    if slices_grown:
+        return _named("retrain", "slice_grew", slices_grown[0], tuple(grown), attribution)
+    for reason, ranges in (("one_range", carriers), ("range_grew", tuple(grown))):
+        if ranges:
+            return replace(_named("retrain", reason, ranges[0], ranges, attribution), column=None, value=None)
     numbers = {"rows": result.rows, "total_excess": attribution.total_excess, "tried": attribution.tried}
     return Verdict("retrain", "spread", numbers=numbers, evidence=attribution.findings[:3])
 
@@ -158,15 +165,16 @@ def _merely_grew(finding: Finding, inspect_share: float) -> bool:
 def _named(
     kind: Kind, reason_key: str, finding: Finding, evidence: tuple[Finding, ...], attribution: Attribution
 ) -> Verdict:
-    share = finding.growth_share if reason_key == "slice_grew" else finding.share
+    grew = reason_key in {"slice_grew", "range_grew"}
+    share = finding.growth_share if grew else finding.share
     return Verdict(
         kind,
         reason_key,
         column=finding.column,
         value=finding.value,
         share=min(share, 1.0),
-        low=None if reason_key == "slice_grew" else finding.low,
-        high=None if reason_key == "slice_grew" else finding.high,
+        low=None if grew else finding.low,
+        high=None if grew else finding.high,
         numbers={
             "share": min(share, 1.0),
             "low": finding.low,

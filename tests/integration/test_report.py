@@ -143,9 +143,12 @@ def test_a_column_that_evidently_cannot_compare_does_not_judge_twice(
     real = module._drift_threshold
     # Evidently refuses a threshold that is no number: an error from inside it, for one column only.
     monkeypatch.setattr(module, "_drift_threshold", lambda clean, name: "?" if name == "x1" else real(clean, name))
-    report = _report(scan, _frame("w7", 600), tmp_path)
+    twin, current = ConcentrationScan.from_dict(scan.to_dict()), _frame("w7", 600)
+    report = _report(scan, current, tmp_path)
     assert list(report.left_out) == ["x1"] and "Evidently cannot compare it" in report.left_out["x1"]
-    assert report.result.state == "ok" and len(scan.to_dict()["life"]["looks"]) == 1
+    labelled = current.dropna(subset="loss")
+    assert twin.update(labelled["loss"], window="2026-W02", ids=labelled["_id"].tolist()) == report.result
+    assert twin.to_dict() == scan.to_dict()
 
 
 def test_few_or_no_labels_give_a_report_without_a_test(scan: ConcentrationScan, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from monitoring.attribution import Attribution, Finding, attribute
+from monitoring.slice_ranges import range_column
 from monitoring.slice_statistics import MISSING, RARE, SliceColumn, Usual, code_column, resampled_excess
 
 MACHINES = np.array([f"M{number:02d}" for number in range(20)])
@@ -52,9 +53,9 @@ def test_a_machine_with_threefold_losses_is_named_first() -> None:
 
 
 def test_half_again_the_losses_on_25_rows_come_first_nearly_as_often_as_any_method_could() -> None:
-    # With 25 rows a machine, the best test of a shift of log 1.5 in normal log losses puts it first in 57 % of trials.
-    first, _ = trials(1.5)
-    assert first >= 0.40
+    # With 25 rows a machine, a judge who knows law and factor puts it first in 56.5 % (2,000 trials), ours in 55.5 %.
+    first, _ = trials(1.5, count=200)
+    assert first >= 0.45
 
 
 def test_a_larger_window_names_half_again_the_losses() -> None:
@@ -243,6 +244,84 @@ def test_the_same_rows_give_the_same_answer_in_any_index() -> None:
     assert [asdict(f) for f in one.findings] == [asdict(f) for f in two.findings]
 
 
+def test_a_range_of_a_feature_is_found_and_named_by_its_ends() -> None:
+    rng = np.random.default_rng(21)
+    reference, window = plant(rng, 4000), plant(rng, 2000)
+    for frame in (reference, window):
+        frame["temperature"] = rng.normal(190, 3, len(frame))
+        frame["pressure"] = rng.normal(60, 1, len(frame))
+    window.loc[window["temperature"] > 194, "loss"] *= 5
+    found = attribute(window, reference, slices=["machine", "line"], ranges=["temperature", "pressure"])
+    first = found.findings[0]
+    assert (first.column, first.is_range, first.significant) == ("temperature", True, True)
+    assert first.value.startswith("≥ 193.") and first.share > 0.8
+    assert not any(finding.significant for finding in found.findings if not finding.is_range)
+    assert found.tried == 20 + 4 + 6 + 6
+
+
+def test_a_machine_comes_before_the_range_that_its_parts_lie_in() -> None:
+    rng = np.random.default_rng(22)
+    reference, window = plant(rng, 4000), plant(rng, 2000)
+    for frame in (reference, window):
+        # M07 runs hot, always.
+        frame["temperature"] = rng.normal(190, 1, len(frame)) + np.where(frame["machine"] == "M07", 3, 0)
+    window.loc[window["machine"] == "M07", "loss"] *= 4
+    found = attribute(window, reference, slices=["machine"], ranges=["temperature"])
+    assert [(one.value, one.significant) for one in found.findings[:1]] == [("M07", True)]
+    hot = next(one for one in found.findings if one.is_range)
+    assert hot.significant and hot.evidence < found.findings[0].evidence
+
+
+def test_many_features_make_a_machine_no_harder_to_name() -> None:
+    rng = np.random.default_rng(23)
+    reference, window = plant(rng, 2000), plant(rng, 500)
+    window.loc[window["machine"] == "M07", "loss"] *= 2.5
+    features = [f"x{number}" for number in range(20)]
+    for frame in (reference, window):
+        for name in features:
+            frame[name] = rng.normal(size=len(frame))
+    one, many = (attribute(window, reference, slices=["machine"], ranges=features[:count]) for count in (1, 20))
+    assert of(one, "M07").significant and of(many, "M07").significant
+    assert one.tried == 26 and many.tried == 140
+
+
+def test_nobody_and_no_range_is_named_when_all_shifted_alike() -> None:
+    named = 0
+    for trial in range(60):
+        rng = np.random.default_rng([24, trial])
+        reference, window = plant(rng, 2000), plant(rng, 500)
+        for frame in (reference, window):
+            frame["x"], frame["y"] = rng.normal(size=len(frame)), rng.exponential(size=len(frame))
+        window["loss"] *= 2
+        findings = attribute(window, reference, slices=["machine"], ranges=["x", "y"], resamples=100).findings
+        named += any(finding.significant for finding in findings)
+    assert named <= 4
+
+
+def test_ranges_take_texts_gaps_and_few_values() -> None:
+    before = pd.Series(np.arange(100.0))
+    texts = range_column(pd.Series(["95", "", "hot", "4"] * 10), before, "x")
+    assert texts is not None and texts.names == ["< 9", "≥ 89", MISSING]
+    flags = range_column(pd.Series([0, 1] * 20), pd.Series([0, 0, 1, 1]), "flag")
+    assert flags is not None and flags.names == ["0 – 1", "≥ 1"]
+    assert range_column(before, pd.Series([np.nan, np.nan]), "none") is None
+    tiny = pd.Series(np.linspace(1e-9, 2e-9, 200))
+    small = range_column(tiny, tiny, "tiny")
+    assert small is not None and small.names[0] == "< 1.1e-09" and small.rows.tolist() == small.rows_before.tolist()
+    assert len(small.names) == 6
+
+
+def test_a_million_rows_need_no_weight_for_each() -> None:
+    rng = np.random.default_rng(25)
+    reference, window = plant(rng, 20_000), plant(rng, 300_000)
+    window.loc[window["machine"] == "M07", "loss"] *= 1.3
+    begun = time.perf_counter()
+    found = attribute(window, reference, slices=["machine", "line"])
+    assert time.perf_counter() - begun < 5.0
+    first = found.findings[0]
+    assert first.value == "M07" and first.significant and 0.0 < first.low < first.share <= first.high
+
+
 def test_columns_that_tell_nothing_are_passed_over() -> None:
     rng = np.random.default_rng(15)
     reference, window = plant(rng, 2000).assign(site="S1"), plant(rng, 500).assign(site="S1")
@@ -282,16 +361,21 @@ def test_the_usual_is_shrunk_where_the_reference_has_few_rows() -> None:
     assert np.ptp(alike.mean) < 0.2  # a hundred rows each: 0.37 without shrinking
 
 
-def test_resamples_spread_as_the_sums_do() -> None:
+def test_resamples_spread_as_the_sums_do(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(17)
     codes, before = rng.integers(0, 3, 900), rng.integers(0, 3, 3000)
     tail, tail_before = np.maximum(rng.normal(size=900), 0), np.maximum(rng.normal(size=3000), 0)
     column = SliceColumn("line", ["a", "b", "c"], codes, before)
     usual = Usual.of(tail_before, before, 3)
     drawn = resampled_excess(tail, tail_before, column, usual, resamples=4000, rng=rng)
+    monkeypatch.setattr("monitoring.slice_statistics.MANY_HARD_ROWS", 100)
+    smooth = resampled_excess(tail, tail_before, column, usual, resamples=4000, rng=rng)
     for code in range(3):
         here = tail[codes == code]
         assert drawn[:, code].mean() == pytest.approx(here.sum() - len(here) * usual.mean[code], abs=1.5)
         # Sum of (tail - usual) over the rows, with the noise of the reference's own mean beside it.
         expected = np.sqrt(((here - usual.mean[code]) ** 2).sum() + len(here) ** 2 * tail_before.var() / 3000)
         assert drawn[:, code].std() == pytest.approx(expected, rel=0.15)
+        # Drawn from the normal law, they spread alike.
+        assert smooth[:, code].mean() == pytest.approx(drawn[:, code].mean(), abs=1.5)
+        assert smooth[:, code].std() == pytest.approx(drawn[:, code].std(), rel=0.08)

@@ -8,8 +8,10 @@ import pytest
 
 from monitoring.attribution import Attribution, Finding
 from monitoring.scan_result import ScanResult
+from monitoring.sentences import finding_sentence, verdict_sentence
 from monitoring.slice_statistics import MISSING, RARE
 from monitoring.verdict import NOT_JUDGED, Judged, decide, lift
+from monitoring.words import LANGUAGES
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,40 @@ def test_growth_that_explains_little_is_not_named() -> None:
 
 def test_a_broken_machine_is_named_even_where_a_product_grew() -> None:
     assert decide(Look(), where(M07, GREW)).kind == "inspect"
+
+
+HOT = replace(M07, column="temperature_c", value="≥ 194", is_range=True)
+
+
+def test_a_range_that_carries_the_excess_is_evidence_for_retraining_and_nothing_to_inspect() -> None:
+    verdict = decide(Look(), where(HOT, QUIET))
+    assert (verdict.kind, verdict.reason_key, verdict.column, verdict.value) == ("retrain", "one_range", None, None)
+    assert verdict.evidence == (HOT,) and verdict.share == 0.72
+    assert verdict_sentence(verdict, "en").endswith("temperature_c ≥ 194 carry 72 % of the additional hard cases.")
+
+
+def test_a_machine_is_named_though_a_range_stands_first() -> None:
+    assert decide(Look(), where(HOT, M07)).value == "M07"
+
+
+def test_a_range_that_merely_grew_comes_after_a_slice_that_did() -> None:
+    wide = replace(GREW, column="temperature_c", value="≥ 194", is_range=True, growth_share=0.95)
+    assert decide(Look(), where(wide, QUIET)).reason_key == "range_grew"
+    both = decide(Look(), where(wide, GREW))
+    assert (both.reason_key, both.value) == ("slice_grew", "P-3")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_verdict_has_a_sentence_without_blanks(language: str) -> None:
+    new = replace(M07, value="M13", reference_row_share=0.0)
+    looks = [decide(Look(alarm=False, state=state, rows=12, missing=38), None) for state in (*NOT_JUDGED, "ok")]
+    found = [where(M07), where(new), where(GREW), where(HOT), where(replace(GREW, is_range=True)), where(QUIET)]
+    looks += [decide(Look(), each) for each in (*found, None)]
+    assert len({look.reason_key for look in looks}) == 11
+    sentences = [verdict_sentence(look, language) for look in looks]
+    sentences += [finding_sentence(each, language) for each in (M07, GREW, QUIET)]
+    assert len(set(sentences)) == 14
+    assert not any("{" in sentence for sentence in sentences)
 
 
 def test_a_slice_that_the_reference_never_held_is_new_business_but_missing_names_are_not() -> None:
