@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.effect import BinnedLosses, effect_of
+from monitoring.effect import BinnedLosses, effect_of, ordinary_variance
 from monitoring.life import Counts, Life
 from monitoring.lives import SCALES
 from monitoring.ranks import jitter
@@ -118,7 +118,9 @@ class Course:
     def _compare(self, result: ScanResult) -> ScanResult:
         """Statistic and effect of the newest window; the alarm, where there is a threshold."""
         tie = float(jitter([result.window], self.seed, "statistic")[0])
-        parts = sorted(self.life.components(tie), key=lambda part: -part.highest)
+        parts = sorted(
+            self.life.components(tie, ordinary_variance(self.relevant_effect)), key=lambda part: -part.highest
+        )
         statistic, threshold = parts[0].highest, result.threshold
         # The effect is sought in the windows that alarm; where none do, in those that come nearest.
         alarming = [part for part in parts if threshold is not None and part.highest > threshold] or parts[:1]
@@ -130,6 +132,7 @@ class Course:
                 score=part.score,
                 baseline=part.baseline,
                 relevant_effect=self.relevant_effect,
+                beyond_weeks=threshold is None or part.cautious > threshold,
             )
             for part in alarming
         ]

@@ -132,7 +132,8 @@ class Effect:
     tail: CVaR at 0.9, as a multiple of the reference's.
     hard: share of rows above the reference's 0.9 quantile, as a multiple of the reference's.
     hardest: the same above about its 0.99 quantile.
-    relevant: one of the four is as large as the smallest relevant effect asks.
+    relevant: one of the four is as large as the smallest relevant effect asks, and ordinary weeks do not explain it.
+    beyond_weeks: the statistic stays above the threshold when ordinary differences between weeks are part of the noise.
     """
 
     windows: int
@@ -143,6 +144,24 @@ class Effect:
     hard: float
     hardest: float
     relevant: bool
+    beyond_weeks: bool = True
+
+
+def ordinary_variance(relevant_effect: float | None) -> float:
+    """Variance between ordinary weeks' mean scores, as it is thought beforehand; in units of a row's score variance.
+
+    Three quarters of the smallest relevant change of the share of hard rows as its standard deviation, which is 1.9
+    points at the default: who would not be told of a smaller change sees such weeks as ordinary. 0 where every effect
+    is relevant.
+
+    >>> round(ordinary_variance(1.15) ** 0.5, 4), ordinary_variance(None)
+    (0.0625, 0.0)
+    """
+    if relevant_effect is None:
+        return 0.0
+    share = 1 - LEVEL
+    moved = 0.75 * (smallest_relevant(relevant_effect).hard - 1) * share
+    return float(moved**2 / (share * (1 - share)))
 
 
 def smallest_relevant(relevant_effect: float) -> Level:
@@ -163,7 +182,14 @@ def smallest_relevant(relevant_effect: float) -> Level:
 
 
 def effect_of(
-    now: Level, reference: Level, *, windows: int, score: str, baseline: str, relevant_effect: float | None
+    now: Level,
+    reference: Level,
+    *,
+    windows: int,
+    score: str,
+    baseline: str,
+    relevant_effect: float | None,
+    beyond_weeks: bool = True,
 ) -> Effect:
     """The last windows' figures as multiples of the reference's, and whether that is large enough to matter.
 
@@ -173,16 +199,18 @@ def effect_of(
     reference: figures of the reference, none of them 0.
     windows, score, baseline: see `Effect`.
     relevant_effect: see `smallest_relevant`; None or 1: every effect is relevant.
+    beyond_weeks: see `Effect`.
     """
     ratios = {name: getattr(now, name) / getattr(reference, name) for name in ("mean", "tail", "hard", "hardest")}
     relevant = relevant_effect is None or relevant_effect <= 1
     if not relevant:
         least = smallest_relevant(relevant_effect or 1.0)
-        relevant = any(ratio >= getattr(least, name) for name, ratio in ratios.items())
+        relevant = beyond_weeks and any(ratio >= getattr(least, name) for name, ratio in ratios.items())
     return Effect(
         windows=windows,
         score=score,
         baseline=baseline,
         relevant=relevant,
+        beyond_weeks=beyond_weeks,
         **{name: round(ratio, 6) for name, ratio in ratios.items()},
     )

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from monitoring.lives import SCALES, TIE, History, TwinLives, components
-from monitoring.ranks import SCORES, Integers, RankBins, scores_of
+from monitoring.ranks import SCORES, Floats, Integers, RankBins, scores_of
+from monitoring.weeks import WeekSums
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Reading:
     baseline: "reference" or "earlier" (see `monitoring.lives.Component`).
     score: the one that is highest.
     highest, lowest: over the scores, positive being harm.
+    cautious: highest over the scores once ordinary differences between weeks are part of the noise.
     """
 
     windows: int
@@ -40,6 +42,7 @@ class Reading:
     score: str
     highest: float
     lowest: float
+    cautious: float
 
 
 @dataclass
@@ -60,6 +63,9 @@ class Life:
     looks: (units, threshold) of each look, in order.
     spent: share of twins that have alarmed.
     scores: that it began with; a later version may have more.
+    ordinary: the windows so far, and the reference's weeks where they are known.
+    reference_weeks: how many weeks the reference is.
+    learned_weeks: how many of them are among the ordinary ones.
     """
 
     views: tuple[RankBins, ...]
@@ -71,6 +77,9 @@ class Life:
     looks: list[tuple[int, float | None]] = field(default_factory=list)
     spent: float = 0.0
     scores: tuple[str, ...] = SCORES
+    ordinary: WeekSums | None = None
+    reference_weeks: int = 1
+    learned_weeks: int = 0
     _twins: TwinLives | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +87,17 @@ class Life:
         self._scores = scores_of(self._spacings, self.scores)
         if not self.total.size:
             self.total = np.zeros((len(self.views), self._spacings.size), dtype=np.int64)
+        if self.ordinary is None:
+            # Also for a state that was written without: what is known of its windows are the last ones.
+            self.ordinary = WeekSums.none(len(self.views), len(self._scores.names))
+            for counts in self.recent:
+                self.ordinary = self.ordinary.plus(self._sums(counts), counts.units)
+
+    def learn_weeks(self, counts: list[Counts]) -> None:
+        """Take the reference's own weeks as ordinary ones."""
+        for each in counts:
+            self.ordinary = self._ordinary.plus(self._sums(each), each.units)
+        self.reference_weeks = self.learned_weeks = len(counts)
 
     def threshold(self, units: int, allowance: float) -> float | None:
         """The next look's threshold with so many units; `allowance` is the budget that may be spent by then."""
@@ -95,10 +115,18 @@ class Life:
         """Add a window to the real life only, as after its end."""
         self.recent = [counts, *self.recent[: SCALES[-1] - 1]]
         self.total = self.total + counts.values
+        self.ordinary = self._ordinary.plus(self._sums(counts), counts.units)
 
-    def components(self, tie: float) -> list[Reading]:
-        """Every component of the statistic at the newest window, of every view; `tie` in (0, 1) parts equal lives."""
+    def components(self, tie: float, prior: float = 0.0) -> list[Reading]:
+        """Every component of the statistic at the newest window, of every view.
+
+        Parameters
+        ----------
+        tie: in (0, 1), parts equal lives.
+        prior: variance between ordinary weeks' mean scores, as it is thought beforehand.
+        """
         found = []
+        inflation = self._inflation(prior)
         for view in range(len(self.views)):
             history = History(
                 sums=[self._scores.values @ counts.values[view][:, None] for counts in self.recent],
@@ -109,6 +137,7 @@ class Life:
             rows = int(self._spacings.sum()) - 1
             for part in components(history, self._scores, reference_rows=rows, horizon=self.horizon):
                 values = np.round(part.values[:, 0], 9)
+                cautious = values / np.sqrt(inflation[part.windows, part.baseline][view])
                 found.append(
                     Reading(
                         windows=part.windows,
@@ -116,8 +145,39 @@ class Life:
                         score=self._scores.names[int(values.argmax())],
                         highest=float(values.max() + TIE * tie),
                         lowest=float(values.min()),
+                        cautious=float(cautious.max() + TIE * tie),
                     )
                 )
+        return found
+
+    @property
+    def _ordinary(self) -> WeekSums:
+        assert self.ordinary is not None
+        return self.ordinary
+
+    def _sums(self, counts: Counts) -> Floats:
+        return np.asarray(counts.values @ self._scores.values.T)
+
+    def _inflation(self, prior: float) -> dict[tuple[int, str], Floats]:
+        """By what ordinary weeks multiply each component's variance, (v, s), for each scale and baseline.
+
+        The windows that a component sums are left out of what is thought ordinary: a change is not to hide itself.
+        """
+        found = {}
+        before = self._ordinary
+        reference_rows, recent_rows = int(self._spacings.sum()) - 1, 0
+        windows, rows = self._ordinary.weeks - self.learned_weeks, int(self.total[0].sum())
+        for count, counts in enumerate(self.recent, start=1):
+            before = before.plus(self._sums(counts), counts.units, times=-1)
+            recent_rows += counts.units
+            if count not in SCALES:
+                continue
+            between = before.variance(prior)
+            for name, weeks, units in (
+                ("reference", self.reference_weeks, reference_rows),
+                ("earlier", self.reference_weeks + windows - count, reference_rows + rows - recent_rows),
+            ):
+                found[count, name] = 1 + between * (1 / count + 1 / weeks) / (1 / recent_rows + 1 / units)
         return found
 
     def _replayed(self) -> TwinLives:
@@ -144,6 +204,9 @@ class Life:
             "looks": [units for units, _ in self.looks],
             "thresholds": [threshold for _, threshold in self.looks],
             "spent": self.spent,
+            "ordinary": self._ordinary.to_dict(),
+            "reference_weeks": self.reference_weeks,
+            "learned_weeks": self.learned_weeks,
         }
 
     @classmethod
@@ -173,4 +236,7 @@ class Life:
             looks=list(zip(state["looks"], state["thresholds"], strict=True)),
             spent=float(state["spent"]),
             scores=tuple(state.get("scores", SCORES[:5])),
+            ordinary=WeekSums.from_dict(state["ordinary"]) if "ordinary" in state else None,
+            reference_weeks=state.get("reference_weeks", 1),
+            learned_weeks=state.get("learned_weeks", 0),
         )

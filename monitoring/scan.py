@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from monitoring.course import Course
 from monitoring.life import Life
 from monitoring.sample import Ids, take
-from monitoring.scan_reference import Reference
+from monitoring.scan_reference import Reference, weekly_counts
 from monitoring.scan_result import ScanResult
 from monitoring.weeks import WeekVariance
 
@@ -50,7 +50,8 @@ class ConcentrationScan:
     window_size: planned rows of a window; windows may differ.
     relevant_effect: smallest relevant effect, at least 1: an alarm also needs CVaR 0.9 of so many times the
         reference's, or what corresponds to it in the mean or in the share of hard rows
-        (`monitoring.effect.smallest_relevant`). None or 1 switches it off. It can only lower false alarms.
+        (`monitoring.effect.smallest_relevant`), and more than ordinary differences between weeks explain
+        (`monitoring.weeks`). None or 1 switches both off. They can only lower false alarms.
     seed: of jitters and twins. The same seed and data give the same decisions.
     lives: number of twins; by default 20 * windows / alarm_budget, between 2,000 and 25,000 (more in a long life). The
         budget is the share of one label age.
@@ -137,7 +138,8 @@ class ConcentrationScan:
         ages: (n,) days from a row to its label; rows above `label_age` do not count. Needed where there are several.
         probabilities: (n,) with which each row was chosen for labelling, where suspicious rows are chosen more often;
             NaN where unknown. Rows are thinned to the smallest one.
-        weeks: (n,) week (or day) of each row; `week_variance` then tells how much ordinary weeks differ.
+        weeks: (n,) week of each row, a week being as long as a window; `week_variance` then tells how much ordinary
+            weeks differ, and the scan need not learn it from the windows alone.
 
         Raises
         ------
@@ -158,6 +160,10 @@ class ConcentrationScan:
             )  # fmt: skip
             reference, views = Reference.of(sample, self.seed, age=age)
             life = Life(views=views, lives=self.lives, seed=self.seed, horizon=self.windows)
+            if sample.weeks is None or reference.lots is not None:
+                life.reference_weeks = max(1, round(reference.rows / self.window_size))
+            else:
+                life.learn_weeks(weekly_counts(views, sample, self.seed))
             courses.append(self._course(age, reference, life))
         self._courses, self._closed, self._newest = courses, False, None
         return self

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from monitoring.effect import BinnedLosses, Level, level_of, reference_level
+from monitoring.life import Counts
 from monitoring.lots import LEAST_LOTS, LOT_STATISTICS, lot_statistics
 from monitoring.ranks import Integers, RankBins, jitter
 from monitoring.sample import Sample
@@ -145,6 +146,17 @@ def rank_counts(views: tuple[RankBins, ...], sample: Sample, seed: int) -> Integ
         for view, values in zip(views, ranked, strict=True)
     ]
     return np.array(counted, dtype=np.int64)
+
+
+def weekly_counts(views: tuple[RankBins, ...], sample: Sample, seed: int) -> list[Counts]:
+    """The reference's own weeks as if each were a window, from the first to the last."""
+    weeks = np.asarray(sample.weeks).astype(str)
+    found = []
+    for week in np.unique(weeks):
+        here = weeks == week
+        part = replace(sample, losses=sample.losses[here], jitters=sample.jitters[here], weeks=None)
+        found.append(Counts(rank_counts(views, part, seed)))
+    return found
 
 
 def level_of_windows(windows: list[BinnedLosses], bins: RankBins) -> Level:

@@ -5,7 +5,7 @@ Losses are drawn from a mixture: most rows from Gamma(1, 0.15), a share of hard 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ HARD_SHAPE = 2.0
 SLOW_WINDOWS = 13
 """A slow change is complete after this many windows."""
 
+PASSING_WINDOWS = 4
+"""A passing change is over after this many windows."""
+
 
 @dataclass(frozen=True)
 class LossLaw:
@@ -28,10 +31,12 @@ class LossLaw:
     ----------
     hard_share: share of hard rows, in [0, 1].
     hard_scale: scale of their losses, above 0.
+    easy_scale: scale of the other rows' losses, above 0.
     """
 
     hard_share: float
     hard_scale: float
+    easy_scale: float = field(default=EASY_SCALE, repr=False)
 
     @property
     def mean(self) -> float:
@@ -40,7 +45,7 @@ class LossLaw:
         >>> round(LossLaw(0.1, 1.5).mean, 3)
         0.435
         """
-        return (1.0 - self.hard_share) * EASY_SCALE + self.hard_share * HARD_SHAPE * self.hard_scale
+        return (1.0 - self.hard_share) * self.easy_scale + self.hard_share * HARD_SHAPE * self.hard_scale
 
     def towards(self, other: LossLaw, part: float) -> LossLaw:
         """The law whose share and scale lie `part` of the way to another's; 0 is this one, 1 the other.
@@ -51,6 +56,7 @@ class LossLaw:
         return LossLaw(
             self.hard_share + part * (other.hard_share - self.hard_share),
             self.hard_scale + part * (other.hard_scale - self.hard_scale),
+            self.easy_scale + part * (other.easy_scale - self.easy_scale),
         )
 
     def draw(self, rows: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -60,7 +66,7 @@ class LossLaw:
         [0.91, 0.49, 4.82]
         """
         hard = rng.random(rows) < self.hard_share
-        return np.where(hard, rng.gamma(HARD_SHAPE, self.hard_scale, rows), rng.gamma(1.0, EASY_SCALE, rows))
+        return np.where(hard, rng.gamma(HARD_SHAPE, self.hard_scale, rows), rng.gamma(1.0, self.easy_scale, rows))
 
 
 BASE = LossLaw(0.10, 1.5)
@@ -72,8 +78,11 @@ CHANGES = {
     "spread out": LossLaw(0.30, 0.5),
     "more hard rows": LossLaw(0.15, 1.5),
     "slow spread": LossLaw(0.30, 0.5),
+    "harder hard rows": LossLaw(0.10, 2.25),
+    "all a little harder": LossLaw(0.10, 1.3 * 1.5, 1.3 * EASY_SCALE),
+    "passing": LossLaw(0.30, 0.5),
 }
-"""Where each change leads. "fewer but harder" leaves the mean nearly as it was."""
+"""Where each change leads. "fewer but harder" leaves the mean nearly as it was; "passing" is over after four windows."""
 
 
 def loss_law(change: str, *, windows_since: int, strength: float = 1.0) -> LossLaw:
@@ -95,12 +104,14 @@ def loss_law(change: str, *, windows_since: int, strength: float = 1.0) -> LossL
     0.125
     >>> [round(loss_law("slow spread", windows_since=k).hard_share, 3) for k in (0, 5, 12, 30)]
     [0.115, 0.192, 0.3, 0.3]
+    >>> [loss_law("passing", windows_since=k).hard_share for k in (0, 3, 4)]
+    [0.3, 0.3, 0.1]
     """
     if change not in CHANGES:
         raise ValueError(f"change is {change!r}; it must be one of {', '.join(CHANGES)}")
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength is {strength}; it must lie between 0 and 1")
-    if windows_since < 0:
+    if windows_since < 0 or (change == "passing" and windows_since >= PASSING_WINDOWS):
         return BASE
     arrived = min(1.0, (windows_since + 1) / SLOW_WINDOWS) if change == "slow spread" else 1.0
     return BASE.towards(CHANGES[change], strength * arrived)

@@ -236,7 +236,7 @@ def test_losses_have_the_share_and_scale_of_their_law(change: str) -> None:
         law = loss_law(change, windows_since=since, strength=strength)
         losses = window_losses(change, 200_000, windows_since=since, rng=rng, strength=strength)
         assert losses.mean() == pytest.approx(law.mean, rel=0.02)
-        second = (1 - law.hard_share) * 2 * 0.15**2 + law.hard_share * 6 * law.hard_scale**2
+        second = (1 - law.hard_share) * 2 * law.easy_scale**2 + law.hard_share * 6 * law.hard_scale**2
         assert (losses**2).mean() == pytest.approx(second, rel=0.05)
 
 
