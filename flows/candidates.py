@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,9 @@ class Candidate:
 
     Attributes
     ----------
-    name: "erm", or "theta 0.2".
-    theta: None for the reference, which descends on the mean loss.
+    name: "erm", "theta 0.2" or "theta auto".
+    theta: the loss level, where it was "auto" the one that training found; None for the reference, which descends on
+        the mean loss.
     losses: base losses of the validation rows, shape (n,), after calibration.
     uncalibrated: the same before calibration.
     balanced_accuracy: mean recall over the classes; None for regression.
@@ -130,28 +131,30 @@ def fit_candidates(
     from softad.training import TrainingDiverged
 
     training = settings.training
-    thetas: list[float | None] = [None, *dict.fromkeys(training.thetas)]
+    thetas: list[float | Literal["auto"] | None] = [None, *dict.fromkeys(training.thetas)]
     found: list[Candidate] = []
     lost: list[Diverged] = []
     for number, theta in enumerate(thetas, start=1):
-        name = "erm" if theta is None else f"theta {theta:g}"
+        name = "erm" if theta is None else f"theta {theta if theta == 'auto' else format(theta, 'g')}"
+        criterion = Mean() if theta is None else SoftAD(theta=theta, sigma=training.sigma)
         if progress is not None:
             progress(f"training {name} ({number} of {len(thetas)})")
         try:
             bundle, result = train_prepared(
                 prepared, model=training.model, hidden=training.hidden,
                 embedding="auto" if training.embedding == "none" else training.embedding,
-                criterion=Mean() if theta is None else SoftAD(theta=theta, sigma=training.sigma),
-                epochs=training.epochs, patience=training.patience,
+                criterion=criterion, epochs=training.epochs, patience=training.patience,
                 batch_size=batch_size(len(prepared.train[1]), settings), optimizer=training.optimizer,
                 learning_rate=training.learning_rate, weight_decay=training.weight_decay, seed=training.seed,
                 threads=threads(prepared, settings), device=training.device,
-                metadata={**metadata, "theta": theta, "sigma": None if theta is None else training.sigma},
             )  # fmt: skip
         except TrainingDiverged as error:
             lost.append(Diverged(name, str(error)))
             continue
-        found.append(_judged(name, theta, bundle, result, prepared))
+        # What was "auto" is known now; the model keeps the numbers.
+        level, scale = (criterion.theta, criterion.sigma) if isinstance(criterion, SoftAD) else (None, None)
+        bundle = replace(bundle, metadata={**metadata, "theta": level, "sigma": scale})
+        found.append(_judged(name, None if level is None else float(level), bundle, result, prepared))
     if not found or found[0].theta is not None or len(found) == 1:
         raise BadConfig(f"training diverged ({lost[0].message}); set a smaller training.learning_rate")
     return found, lost
@@ -161,8 +164,8 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     """The model with the best tail among those that lose nothing else, and why in words.
 
     Eligible is a theta whose mean validation loss is within one standard error of the best of all candidates (the
-    reference among them) and whose balanced accuracy is within a point of the best. Where none is, the theta with
-    the best mean is taken: the gates decide whether it is good enough.
+    reference among them) and whose balanced accuracy is within a point of the best. Where none is, bounding the pull
+    of hard rows costs more than it gives on these rows, and the reference is taken.
     """
     from softad.figures import cvar
 
@@ -177,10 +180,10 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
         and (candidate.balanced_accuracy is None or candidate.balanced_accuracy >= max(accuracies) - 0.01)
     ]
     if not eligible:
-        chosen = min(soft, key=lambda candidate: candidate.mean)
-        return chosen, (
-            f"{chosen.name}: the best mean; no theta kept the mean within one standard error ({error:.3g}) and the "
-            "balanced accuracy within a point of the best"
+        (reference,) = (candidate for candidate in candidates if candidate.theta is None)
+        return reference, (
+            f"{reference.name}: no theta kept the mean within one standard error ({error:.3g}) and the balanced "
+            "accuracy within a point of the best"
         )
     # Equal tails: the larger theta bounds the pull of hard rows earlier.
     chosen = min(eligible, key=lambda candidate: (cvar(candidate.losses, 0.9), -float(candidate.theta or 0)))

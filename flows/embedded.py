@@ -12,6 +12,9 @@ from pathlib import Path
 CYCLE_LIBRARIES: tuple[str, ...] = ("softad.bundle", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store")
 """What every cycle imports sooner or later and takes long to; see `start_beside`."""
 
+START_SECONDS = 120
+"""The first start in a new folder runs all migrations, which takes long on a busy machine."""
+
 
 def prepare_environment(home: Path) -> None:
     """Set Prefect's home and log level; to be called before Prefect is imported.
@@ -22,8 +25,7 @@ def prepare_environment(home: Path) -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     # What the embedded server says while it is being stopped concerns nobody.
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
-    # The first start in a new folder runs all migrations, which takes long on a busy machine.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(START_SECONDS))
 
 
 @contextmanager
@@ -50,7 +52,8 @@ def start_beside(libraries: Sequence[str] = CYCLE_LIBRARIES) -> None:
     if server.running:
         return
     with ThreadPoolExecutor(1, thread_name_prefix="embedded-server") as beside:
-        started = beside.submit(server.start)
+        # Said once more: where Prefect was imported before, it no longer looks at the environment.
+        started = beside.submit(server.start, timeout=START_SECONDS)
         for library in libraries:
             importlib.import_module(library)
         started.result()

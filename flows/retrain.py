@@ -245,7 +245,7 @@ def _train(
             _log_candidate(tracker, run, name)
         training = Training(
             run_id=run, version="", digest=tracker.log_model(run, chosen.bundle),
-            reference_digest=tracker.log_reference(run, erm.bundle), reason=plan.reason, theta=float(chosen.theta or 0),
+            reference_digest=tracker.log_reference(run, erm.bundle), reason=plan.reason, theta=chosen.theta,
             chosen_because=because, held=plan.held, incident=plan.incident, since=plan.since, rows=plan.rows,
             versions=plan.versions, figures=figures, seconds=round(time.perf_counter() - begun, 2),
             repeats=plan.repeats,

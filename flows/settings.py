@@ -141,8 +141,8 @@ class Training(Section):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: Positive = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    thetas: list[float] = Field(default_factory=lambda: [0.05, 0.2, 0.4])
-    sigma: Positive = 1.0
+    thetas: list[Positive | Literal["auto"]] = Field(default=[0.05, 0.2, 0.4])
+    sigma: Positive | Literal["auto"] = 1.0
     history: Annotated[int, Field(ge=1)] = 26
     min_rows: Annotated[int, Field(ge=20)] = 200
     seed: int = 0
@@ -152,7 +152,7 @@ class Training(Section):
 
     @field_validator("thetas")
     @classmethod
-    def _some_theta(cls, value: list[float]) -> list[float]:
+    def _some_theta(cls, value: list[float | str]) -> list[float | str]:
         if not value:
             raise ValueError("name at least one theta to try")
         return value
@@ -319,8 +319,9 @@ def load_settings(path: Path) -> Settings:
 
 def explain(error: ValidationError) -> str:
     """The first thing that a config check found, as a sentence with the key's full name."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    found = error.errors()
+    first = found[0]
+    key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
         known = _known_keys([str(part) for part in first["loc"][:-1]])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
@@ -328,9 +329,16 @@ def explain(error: ValidationError) -> str:
         return f"the key {key!r} is unknown; {hint}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it"
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(first["input"], dict) or "channels" in key else f" (it is {first['input']!r})"
+    # A value that may be of several kinds has an error for each of them.
+    same = [one["msg"].removeprefix("Value error, ") for one in found if _key(one["loc"]) == key]
+    message = ", or ".join(dict.fromkeys([same[0], *(text[0].lower() + text[1:] for text in same[1:])]))
+    shown = "" if isinstance(first["input"], dict) or key.startswith("alerts") else f" (it is {first['input']!r})"
     return f"{key or 'config'}: {message}{shown}"
+
+
+def _key(location: tuple[str | int, ...]) -> str:
+    """As the file has it: pydantic adds the kind that it tried where several are allowed."""
+    return ".".join(str(part) for part in location if isinstance(part, int) or part.isidentifier())
 
 
 def _known_keys(parents: list[str]) -> list[str]:

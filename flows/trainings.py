@@ -27,7 +27,7 @@ class Training:
     digest: SHA-256 of the model's weights and document.
     reference_digest: of the model trained on the mean loss on the same rows.
     reason: why it was trained; the same reason again finds this training.
-    theta: the chosen loss level.
+    theta: the chosen loss level; None where plain training on the mean loss was taken.
     chosen_because: the choice in words.
     held: whether rows of an unanswered incident were kept out, so that it waits.
     incident: key of the incident that it answers, or None.
@@ -45,7 +45,7 @@ class Training:
     digest: str
     reference_digest: str
     reason: str
-    theta: float
+    theta: float | None
     chosen_because: str
     held: bool
     incident: str | None
@@ -68,7 +68,7 @@ class Training:
         return {
             "digest": self.digest,
             "reference_digest": self.reference_digest,
-            "theta": f"{self.theta:g}",
+            "theta": "none" if self.theta is None else f"{self.theta:g}",
             "reason": self.reason[:500],
             "held": str(self.held).lower(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from flows.candidates import choose, fit_candidates, prepare_rows
-from flows.settings import Settings
+from flows.settings import Settings, explain
+from softad.criteria import AUTO_SHARE
 
 CONFIG: dict[str, Any] = {
     "name": "a",
@@ -42,9 +44,37 @@ def test_candidates_learn_from_categories(embedding: str | int) -> None:
     assert ("categories" in chosen.bundle.model_spec) == (embedding != "none")
 
 
+def test_levels_and_scale_from_the_losses_seen() -> None:
+    training = {"epochs": 10, "hidden": [16], "thetas": ["auto", 0.3], "sigma": "auto", "learning_rate": 0.02}
+    settings = Settings.model_validate({**CONFIG, "training": training})
+    candidates, _ = fit_candidates(prepare_rows(rows(0), rows(1), settings, None), settings, metadata={"who": "test"})
+    assert [one.name for one in candidates] == ["erm", "theta auto", "theta 0.3"]
+    seen = min(epoch.validation for epoch in candidates[1].result.history if epoch.validation is not None)
+    assert candidates[1].theta == pytest.approx(AUTO_SHARE * seen, rel=1e-5)
+    assert candidates[1].bundle.metadata["sigma"] == pytest.approx(seen, rel=1e-5)
+    assert candidates[2].theta == 0.3
+    assert [one.bundle.metadata["who"] for one in candidates] == ["test"] * 3
+    assert candidates[0].bundle.metadata["theta"] is None
+
+
+def test_where_every_level_costs_the_mean_or_a_class_plain_training_is_taken() -> None:
+    training = {"epochs": 10, "hidden": [16], "thetas": [0.1], "learning_rate": 0.02}
+    settings = Settings.model_validate({**CONFIG, "training": training})
+    candidates, _ = fit_candidates(prepare_rows(rows(0), rows(1), settings, None), settings, metadata={})
+    erm, soft = candidates
+    assert choose([erm, replace(soft, losses=erm.losses, balanced_accuracy=erm.balanced_accuracy)])[0].theta == 0.1
+    costly = replace(soft, losses=erm.losses + 1.0, balanced_accuracy=erm.balanced_accuracy)
+    assert choose([erm, costly])[0] is erm
+    blind = replace(soft, losses=erm.losses, balanced_accuracy=float(erm.balanced_accuracy or 0) - 0.02)
+    chosen, because = choose([erm, blind])
+    assert chosen is erm
+    assert "no theta kept the mean" in because
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"training": {"thetas": ["auto", 0.0]}}, "greater than 0"),
         ({"training": {"embedding": 0}}, "greater than or equal to 1"),
         ({"training": {"embedding": "auto", "model": "cnn"}}, "embedding is auto, which linear and mlp take"),
         ({"training": {"embedding": 4}, "data": {**CONFIG["data"], "image": "photo"}}, "only tables have it"),
@@ -53,3 +83,17 @@ def test_candidates_learn_from_categories(embedding: str | int) -> None:
 def test_an_embedding_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Settings.model_validate({**CONFIG, **changes})
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        ({"thetas": ["auto", "low"]}, "training.thetas.1: Input should be a valid number, unable to parse string as a "
+         "number, or input should be 'auto' (it is 'low')"),
+        ({"sigma": -1}, "training.sigma: Input should be greater than 0, or input should be 'auto' (it is -1)"),
+    ],
+)  # fmt: skip
+def test_a_value_that_may_be_a_number_or_a_word_is_explained(training: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Settings.model_validate({**CONFIG, "training": training})
+    assert explain(raised.value) == sentence
