@@ -13,11 +13,12 @@ import pandas as pd
 
 from flows.context import Context
 from flows.dataset import window_bounds, window_of
+from flows.early_warning import look_early
 from flows.lives import Life, current_life, extend_reference, reference_of
 from flows.score import score_rows
 from flows.settings import Settings
 from flows.store import current_labels, current_rows
-from flows.window_figures import window_figures
+from flows.window_figures import figures_by_version, window_figures, with_losses
 
 if TYPE_CHECKING:
     from monitoring.verdict import Verdict
@@ -101,6 +102,8 @@ def close_windows(
     life = current_life(context.store)
     if life is None:
         return []
+    # Before a label is read: what can be told of windows that wait for theirs.
+    look_early(context, life, now=now)
     outcomes = []
     for due in due_windows(context, life, now=now):
         if progress is not None:
@@ -215,6 +218,7 @@ def _look(
     folder = workspace.reports
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{life.name}-{due.window}"
+    versions = figures_by_version(context, due.rows)
     report = run_report(
         current=judged, reference=reference, scan=scan, window=due.window, numeric=settings.data.numeric,
         categorical=settings.data.categorical, sample_rows=watch.report_rows, seed=watch.seed,
@@ -235,7 +239,7 @@ def _look(
         budget_spent=result.budget_spent, verdict=verdict.kind, figures=figures, findings=findings,
         details={
             "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,
-            "places": places, "range": _first_range(verdict),
+            "versions": versions, "places": places, "range": _first_range(verdict),
             "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
             "improvement": result.improvement, "drift_share": report.drift_share, "drifted": report.drifted,
         },
@@ -311,36 +315,6 @@ def outcomes(context: Context) -> list[WindowOutcome]:
         names = WindowOutcome.__dataclass_fields__
         found[row["life"], row["window"]] = WindowOutcome(**{key: row[key] for key in names})
     return list(found.values())
-
-
-def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFrame:
-    """`rows` (with `label`) joined with the predictions of one model version; adds `loss` and `prediction`."""
-    from monitoring.losses import FLOOR, regression_losses, row_losses
-
-    settings = context.settings
-    predictions = context.store.read(
-        "predictions",
-        columns=["_id", "_version", "prediction", "value", "probabilities"],
-        where=f"model_version = '{version}'",
-    )
-    joined = rows.merge(predictions, on=["_id", "_version"], how="inner").drop_duplicates("_id")
-    if joined.empty:
-        return joined.assign(loss=pd.Series(dtype=float))
-    if settings.task.kind == "classification":
-        classes = context.tracker.load(version).classes or []
-        # A class that was added after the training got no probability at all: the model is as wrong as can be.
-        loss = np.full(len(joined), -np.log(FLOOR))
-        known = joined["label"].isin(classes).to_numpy()
-        if known.any():
-            loss[known] = row_losses(
-                joined.loc[known, "label"].to_numpy(),
-                classes=classes,
-                probabilities=np.vstack(joined.loc[known, "probabilities"].tolist()),
-            )
-    else:
-        scale = context.tracker.load(version).target_scale or (0.0, 1.0)
-        loss = regression_losses(joined["label_value"].to_numpy(float), joined["value"].to_numpy(float), scale[1])
-    return joined.assign(loss=loss)
 
 
 def reference_rows(context: Context, life: Life) -> pd.DataFrame:

@@ -10,14 +10,32 @@ from typing import Any
 
 from flows import ledger
 from flows.context import Context
+from flows.dataset import window_of
+from flows.early_warning import early_signs
 from flows.incidents import open_incidents
 from flows.lives import current_life
 from flows.monitor import WindowOutcome, outcomes
+from flows.store import current_rows
+from monitoring.attribution import Finding
 from monitoring.dashboard import write_index, write_page
-from monitoring.page_data import LedgerLine, Named, OpenIncident, PageData, Received, WindowPoint
+from monitoring.page_data import (
+    EarlyLine,
+    LedgerLine,
+    Named,
+    OpenIncident,
+    PageData,
+    Received,
+    VersionLine,
+    WindowPoint,
+)
+from monitoring.sentences import finding_sentence
+from monitoring.words import LANGUAGES
 
 LEDGER_LINES = 40
 """So many entries of the ledger are on the page; all are in the table."""
+
+PLACES = 5
+"""So many places are on the page even where they are no more than chance."""
 
 _REASONS = 12
 
@@ -57,12 +75,28 @@ def page_data(context: Context, *, now: datetime) -> PageData:
             for one in open_incidents(context.store)
         ],
         ledger=[_line(entry) for entry in reversed(entries[-LEDGER_LINES:])],
-        received=received(context),
+        received=received(context, now=now),
+        early=early_lines(context, looks),
         tracking_uri=context.tracker.uri,
     )  # fmt: skip
 
 
-def received(context: Context) -> Received:
+def early_lines(context: Context, looks: list[WindowOutcome]) -> list[EarlyLine]:
+    """What was told of each window before its labels, with what the labels of the same life then said."""
+    judged = {(look.life, look.window): look for look in looks if look.state not in {"too_few_labels", "reference"}}
+    lines = []
+    for sign in early_signs(context):
+        look = judged.get((sign.life, sign.window))
+        verdict = look.verdict if look is not None else None
+        measured = look.figures.get("mean", {}).get("value") if look is not None else None
+        lines.append(EarlyLine(
+            sign.window, [(one["kind"], one["column"] or "") for one in sign.signs], sign.predicted_loss, verdict,
+            measured, None if verdict in {None, "too_few_labels"} else verdict in {"inspect", "retrain"},
+        ))  # fmt: skip
+    return lines
+
+
+def received(context: Context, *, now: datetime) -> Received:
     """What came in so far, and why rows are in quarantine."""
     store = context.store
     files = store.read(
@@ -72,6 +106,10 @@ def received(context: Context) -> Received:
     waiting = store.sql(
         "SELECT count(*) AS n FROM (SELECT DISTINCT _id FROM inspections) i WHERE NOT EXISTS "
         "(SELECT 1 FROM labels l WHERE l._id = i._id)"
+    )["n"].iloc[0]
+    orphans = store.sql(
+        "SELECT count(*) AS n FROM (SELECT DISTINCT _id FROM labels) l WHERE NOT EXISTS "
+        "(SELECT 1 FROM inspections i WHERE i._id = l._id)"
     )["n"].iloc[0]
     reasons: Counter[str] = Counter()
     for text in store.read("quarantine", columns=["reasons"])["reasons"]:
@@ -85,7 +123,23 @@ def received(context: Context) -> Received:
         awaiting_labels=int(waiting),
         held_back=files.loc[files["status"] == "refused", "name"].tolist(),
         reasons=reasons.most_common(_REASONS),
+        labels_without_row=int(orphans),
+        ahead=store.count("inspections", where=f"_time > TIMESTAMPTZ '{now.isoformat()}' + INTERVAL 1 DAY"),
+        late=_late(context),
     )
+
+
+def _late(context: Context) -> int:
+    """Rows that came for a window after it had been judged."""
+    life = current_life(context.store)
+    if life is None or context.settings.data.window.rows is not None:
+        return 0
+    windows = context.store.read("windows", columns=["window", "state", "at"], where=f"life = '{life.name}'")
+    judged = windows[windows["state"] != "too_few_labels"].groupby("window")["at"].max()
+    rows = current_rows(context.store, columns=["_time", "_at"], where=f"_seq > {life.after_seq}")
+    if judged.empty or rows.empty:
+        return 0
+    return int((rows["_at"] > window_of(rows, context.settings).map(judged)).sum())
 
 
 def _promotions(entries: list[ledger.Entry], looks: list[WindowOutcome]) -> set[str]:
@@ -113,6 +167,7 @@ def _point(look: WindowOutcome, promoted: set[str], context: Context) -> WindowP
         statistic=look.statistic, threshold=look.threshold, budget_spent=look.budget_spent,
         promoted=look.window in promoted,
         report=_report(look, context),
+        versions=[VersionLine(**one) for one in look.details.get("versions") or []],
     )  # fmt: skip
 
 
@@ -128,11 +183,19 @@ def _report(look: WindowOutcome, context: Context) -> str | None:
 def _named(look: WindowOutcome | None) -> list[Named]:
     if look is None:
         return []
-    return [
-        Named(found["column"], str(found["value"]), found["share"], found["low"], found["high"], found["row_share"])
-        for found in look.details["places"][:8]
-        if found["share"] > 0
+    found = [
+        (one, Finding(**{name: one[name] for name in one if name in Finding.__dataclass_fields__}))
+        for one in look.details["places"]
+        if one["share"] > 0
     ]
+    shown = [pair for place, pair in enumerate(found) if place < PLACES or pair[1].significant or pair[1].grew]
+    return [
+        Named(
+            one["column"], str(one["value"]), one["share"], one["low"], one["high"], one["row_share"],
+            {language: finding_sentence(finding, language) for language in LANGUAGES},
+        )
+        for one, finding in shown[:8]
+    ]  # fmt: skip
 
 
 def _line(entry: ledger.Entry) -> LedgerLine:

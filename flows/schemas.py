@@ -103,6 +103,21 @@ TABLES: dict[str, pa.Schema] = {
             "at": TIME,
         }
     ),
+    # what was told of a window before its labels; `labelled` is how many of its rows had one by then
+    "early_warnings": pa.schema(
+        {
+            "life": _TEXT,
+            "window": _TEXT,
+            "rows": _INT,
+            "labelled": _INT,
+            "model_version": _TEXT,
+            "warns": _FLAG,
+            "predicted_loss": _REAL,
+            "reference_loss": _REAL,
+            "signs": _TEXT,
+            "at": TIME,
+        }
+    ),
     "references": pa.schema({"life": _TEXT, "_id": _TEXT, "loss": _REAL, "window": _TEXT}),
     "lives": pa.schema(
         {

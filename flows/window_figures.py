@@ -45,3 +45,62 @@ def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[s
 def figures_document(figures: Any) -> dict[str, Any]:
     """Mean, tail and stability, each with its interval, as plain numbers."""
     return {name: asdict(getattr(figures, name)) for name in ("mean", "tail", "stability")}
+
+
+def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFrame:
+    """`rows` (with `label`) joined with the predictions of one model version; adds `loss` and `prediction`."""
+    from monitoring.losses import FLOOR, regression_losses, row_losses
+
+    settings = context.settings
+    predictions = context.store.read(
+        "predictions",
+        columns=["_id", "_version", "prediction", "value", "probabilities"],
+        where=f"model_version = '{version}'",
+    )
+    joined = rows.merge(predictions, on=["_id", "_version"], how="inner").drop_duplicates("_id")
+    if joined.empty:
+        return joined.assign(loss=pd.Series(dtype=float))
+    if settings.task.kind == "classification":
+        classes = context.tracker.load(version).classes or []
+        # A class that was added after the training got no probability at all: the model is as wrong as can be.
+        loss = np.full(len(joined), -np.log(FLOOR))
+        known = joined["label"].isin(classes).to_numpy()
+        if known.any():
+            loss[known] = row_losses(
+                joined.loc[known, "label"].to_numpy(),
+                classes=classes,
+                probabilities=np.vstack(joined.loc[known, "probabilities"].tolist()),
+            )
+    else:
+        scale = context.tracker.load(version).target_scale or (0.0, 1.0)
+        loss = regression_losses(joined["label_value"].to_numpy(float), joined["value"].to_numpy(float), scale[1])
+    return joined.assign(loss=loss)
+
+
+def figures_by_version(context: Context, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the plant was told, split by the model that told it: each part's first prediction counts.
+
+    The figures and the alarm of a window rest on the present champion alone, which scores all of its rows. Where the
+    champion changed within the window, the parts of the models before are shown beside, and never mixed with it.
+
+    Returns
+    -------
+    `version`, `rows`, `mean` and `tail` of each version, the oldest first; empty where one version told all.
+    """
+    from softad.figures import cvar
+
+    told = context.store.sql(
+        'SELECT _id, _version, arg_min(model_version, "at") AS told FROM predictions GROUP BY _id, _version'
+    )
+    mine = rows[["_id", "_version"]].merge(told, on=["_id", "_version"], how="inner")
+    versions = sorted(mine["told"].unique(), key=lambda name: (len(str(name)), str(name)))
+    found = []
+    for version in versions if len(versions) > 1 else []:
+        part = rows[rows["_id"].isin(mine.loc[mine["told"] == version, "_id"])]
+        losses = with_losses(context, part, str(version))["loss"].to_numpy(float)
+        if losses.size:
+            found.append({
+                "version": str(version), "rows": int(losses.size), "mean": float(losses.mean()),
+                "tail": cvar(losses, 0.9),
+            })  # fmt: skip
+    return found

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from monitoring.charts import Series, line_chart
-from monitoring.page_data import PageData, WindowPoint
+from monitoring.early_warning import track_record
+from monitoring.page_data import PageData, VersionLine, WindowPoint
 from monitoring.words import LANGUAGES, words
 
 FIGURES = ("mean", "tail", "stability")
 """The three figures: normal cases, hard cases, stability."""
+
+EARLY_LINES = 12
+"""So many windows with what was told of them before their labels are shown; the record counts all."""
 
 _STILL = 0.02
 
@@ -76,7 +80,7 @@ def render_page(data: PageData, language: str = "en") -> str:
     >>> "no model yet" in render_page(PageData("line-a", datetime(2026, 4, 6, tzinfo=UTC)))
     True
     """
-    points = list(data.points)
+    points, points_early = list(data.points), list(data.early)
     spent = next((point.budget_spent for point in reversed(points) if point.budget_spent is not None), None)
     template = _environment().get_template("page.html.j2")
     return template.render(
@@ -96,6 +100,10 @@ def render_page(data: PageData, language: str = "en") -> str:
         day=lambda at: f"{at:%Y-%m-%d}" if at is not None else "–",
         moment=_moment,
         action=_action,
+        record=track_record((one.shown, one.changed) for one in points_early if one.changed is not None),
+        early=list(reversed(points_early))[:EARLY_LINES],
+        sentence=_sentence,
+        parts=_parts,
     )
 
 
@@ -164,6 +172,16 @@ def _filled(label: str, language: str) -> str:
 
 def _action(name: str) -> Markup | str:
     return both(f"action.{name}") if f"action.{name}" in words("page", "en") else name
+
+
+def _sentence(words_of: Mapping[str, str]) -> Markup:
+    """A sentence that is there in every language."""
+    span = Markup('<span class="{0}" lang="{0}">{1}</span>')
+    return Markup("").join(span.format(language, words_of[language]) for language in LANGUAGES)
+
+
+def _parts(versions: Sequence[VersionLine]) -> str:
+    return "; ".join(f"{one.version}: {one.rows:,}, {one.mean:.3f} / {one.tail:.3f}" for one in versions)
 
 
 def _percent(share: float | None) -> str:

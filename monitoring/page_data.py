@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+
+@dataclass(frozen=True)
+class VersionLine:
+    """The part of a window that one model version predicted first."""
+
+    version: str
+    rows: int
+    mean: float
+    tail: float
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,7 @@ class WindowPoint:
     statistic, threshold: of the scan; None where it did not look.
     budget_spent: share of the alarm budget's simulated lives that have alarmed.
     verdict: healthy | inspect | retrain | too_few_labels.
+    versions: where the window's parts were first predicted by several models, each model's own figures.
     """
 
     window: str
@@ -35,11 +46,17 @@ class WindowPoint:
     budget_spent: float | None = None
     promoted: bool = False
     report: str | None = None
+    versions: Sequence[VersionLine] = ()
 
 
 @dataclass(frozen=True)
 class Named:
-    """A slice with its share of the excess of the hard cases, and its interval."""
+    """A slice, or a range of a feature, with its share of the excess of the hard cases, and its interval.
+
+    Attributes
+    ----------
+    sentence: the finding in words, by language.
+    """
 
     column: str
     value: str
@@ -47,6 +64,33 @@ class Named:
     low: float
     high: float
     row_share: float
+    sentence: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EarlyLine:
+    """What was told of a window before its labels, and what its labels said.
+
+    Attributes
+    ----------
+    signs: what showed, each a kind ("predicted_loss", "confidence", "feature") and a feature's name or "".
+    predicted: the mean loss that the model itself expected; None where it cannot tell.
+    verdict: of the labels; None while the window waits for them.
+    measured: the mean loss that the labels gave.
+    changed: whether the labels showed a change; None as long as nothing is known.
+    """
+
+    window: str
+    signs: Sequence[tuple[str, str]]
+    predicted: float | None = None
+    verdict: str | None = None
+    measured: float | None = None
+    changed: bool | None = None
+
+    @property
+    def shown(self) -> bool:
+        """A sign showed."""
+        return bool(self.signs)
 
 
 @dataclass(frozen=True)
@@ -85,6 +129,9 @@ class Received:
     awaiting_labels: rows that have no label yet.
     held_back: names of files that were refused whole.
     reasons: rule -> rows in quarantine.
+    labels_without_row: labels of parts that no file has brought; they are kept, and wait for them.
+    ahead: rows dated after the present: a clock was wrong; their window is judged when its time comes.
+    late: rows whose window had been judged when they came; they train the next model, and are not judged.
     """
 
     files: int = 0
@@ -95,6 +142,9 @@ class Received:
     awaiting_labels: int = 0
     held_back: Sequence[str] = ()
     reasons: Sequence[tuple[str, int]] = ()
+    labels_without_row: int = 0
+    ahead: int = 0
+    late: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +154,7 @@ class PageData:
     Attributes
     ----------
     points: the judged windows, oldest first.
+    early: windows of which something was told before their labels, oldest first.
     named, named_window: the places of the window in which places were last looked at.
 
     >>> from datetime import UTC
@@ -123,6 +174,7 @@ class PageData:
     incidents: Sequence[OpenIncident] = ()
     ledger: Sequence[LedgerLine] = ()
     received: Received = field(default_factory=Received)
+    early: Sequence[EarlyLine] = ()
     tracking_uri: str = ""
 
     @property
