@@ -161,7 +161,7 @@ class ConcentrationScan:
             reference, views = Reference.of(sample, self.seed, age=age)
             life = Life(views=views, lives=self.lives, seed=self.seed, horizon=self.windows)
             if sample.weeks is None or reference.lots is not None:
-                life.reference_weeks = max(1, round(reference.rows / self.window_size))
+                life.reference_weeks = max(1, round(np.size(losses) / self.window_size))
             else:
                 life.learn_weeks(weekly_counts(views, sample, self.seed))
             courses.append(self._course(age, reference, life))
