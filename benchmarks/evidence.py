@@ -2,6 +2,7 @@
 
     python benchmarks/evidence.py --quick      two seeds, a quarter of the epochs, to benchmarks/results/
     python benchmarks/evidence.py              five seeds; then docs/evidence.json, docs/evidence.md and its pictures
+    python benchmarks/evidence.py --recommend  pilot studies where docs/evidence.json has none, and the page
     python benchmarks/evidence.py --page       only the page, from docs/evidence.json
 
 A run that was interrupted goes on where it was: each set and seed is kept as soon as it is done. The real sets are
@@ -85,11 +86,30 @@ def collect(kept: Path, sets: list[DataSet], seeds: int, *, quick: bool, pilots:
     return document
 
 
+def recommend(document: dict[str, Any], sets: list[DataSet], kept: Path) -> None:
+    """Add what a pilot study recommends to the seeds that lack it; `kept` is replaced after each."""
+    waiting = [
+        (data, seed)
+        for data in sets
+        if data.model != "cnn"
+        for seed, held in document["sets"].get(data.name, {"seeds": {}})["seeds"].items()
+        if held.get("recommendation") is None
+    ]
+    with Progress(console=Console(stderr=True)) as progress:
+        for data, seed in progress.track(waiting, description="pilot studies"):
+            held = document["sets"][data.name]["seeds"][seed]
+            held["recommendation"] = rounded(pilot_check(data, data.make(int(seed)), int(seed), quick=False))
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(document, separators=(",", ":")) + "\n")
+            part.replace(kept)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two seeds, fewer epochs and settings")
     parser.add_argument("--page", action="store_true", help="write the page from the kept JSON, run nothing")
+    parser.add_argument("--recommend", action="store_true", help="pilot studies for the kept seeds that lack one")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--sets", help="names, separated by commas; all when not given")
     parser.add_argument(
@@ -109,6 +129,11 @@ def main(argv: list[str] | None = None) -> int:
         if unknown:
             parser.error(f"--sets: {', '.join(unknown)}; allowed: {', '.join(data.name for data in sets)}")
         sets = [data for data in sets if data.name in wanted]
+    if options.recommend:
+        document = json.loads((DOCS / "evidence.json").read_text())
+        recommend(document, sets, DOCS / "evidence.json")
+        Console().print(f"written: {write_page(document, DOCS)}")
+        return 0
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     name = "evidence-quick" if options.quick else "evidence"

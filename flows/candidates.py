@@ -31,7 +31,7 @@ class Candidate:
         the mean loss.
     losses: base losses of the validation rows, shape (n,), after calibration.
     uncalibrated: the same before calibration.
-    balanced_accuracy: mean recall over the classes; None for regression.
+    hits: each row's part in the balanced accuracy, shape (n,), which is their mean; None for regression.
     tail: mean loss of the worst tenth.
     """
 
@@ -41,13 +41,18 @@ class Candidate:
     result: FitResult
     losses: np.ndarray
     uncalibrated: np.ndarray
-    balanced_accuracy: float | None
+    hits: np.ndarray | None
     tail: float
 
     @property
     def mean(self) -> float:
         """Mean validation loss."""
         return float(self.losses.mean())
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean recall over the classes; None for regression."""
+        return None if self.hits is None else float(self.hits.mean())
 
 
 @dataclass(frozen=True)
@@ -164,30 +169,36 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     """The model with the best tail among those that lose nothing else, and why in words.
 
     Eligible is a theta whose mean validation loss is within one standard error of the best of all candidates (the
-    reference among them) and whose balanced accuracy is within a point of the best. Where none is, bounding the pull
-    of hard rows costs more than it gives on these rows, and the reference is taken.
+    reference among them) and whose balanced accuracy is within a point, or within one standard error of the paired
+    difference where that is more, of the reference's. Where none is, bounding the pull of hard rows costs more than it
+    gives on these rows, and the reference is taken.
     """
     from softad.figures import cvar
 
-    soft = [candidate for candidate in candidates if candidate.theta is not None]
+    (reference,) = (candidate for candidate in candidates if candidate.theta is None)
     best = min(candidates, key=lambda candidate: candidate.mean)
     error = float(best.losses.std() / np.sqrt(len(best.losses)))
-    accuracies = [candidate.balanced_accuracy for candidate in candidates if candidate.balanced_accuracy is not None]
     eligible = [
         candidate
-        for candidate in soft
-        if candidate.mean <= best.mean + error
-        and (candidate.balanced_accuracy is None or candidate.balanced_accuracy >= max(accuracies) - 0.01)
+        for candidate in candidates
+        if candidate.theta is not None and candidate.mean <= best.mean + error and _keeps_classes(candidate, reference)
     ]
     if not eligible:
-        (reference,) = (candidate for candidate in candidates if candidate.theta is None)
         return reference, (
-            f"{reference.name}: no theta kept the mean within one standard error ({error:.3g}) and the balanced "
-            "accuracy within a point of the best"
+            f"{reference.name}: no theta kept the mean within one standard error ({error:.3g}) of the best and the "
+            "balanced accuracy within a point, or its standard error, of plain training's"
         )
     # Equal tails: the larger theta bounds the pull of hard rows earlier.
     chosen = min(eligible, key=lambda candidate: (cvar(candidate.losses, 0.9), -float(candidate.theta or 0)))
     return chosen, f"{chosen.name}: the best tail of {len(eligible)} eligible settings on {len(chosen.losses)} rows"
+
+
+def _keeps_classes(candidate: Candidate, reference: Candidate) -> bool:
+    """Whether the balanced accuracy is not worse by more than a point, and than chance explains easily."""
+    if candidate.hits is None or reference.hits is None:
+        return True
+    lost = reference.hits - candidate.hits
+    return bool(lost.mean() <= max(0.01, lost.std() / np.sqrt(lost.size)))
 
 
 def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -196,9 +207,19 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     >>> balanced_accuracy(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
     0.75
     """
+    return float(class_hits(truth, predicted).mean())
+
+
+def class_hits(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Each row's part in the balanced accuracy, shape (n,): 0, or what a hit in its class adds; the mean is the figure.
+
+    >>> class_hits(np.array(["a", "a", "b"]), np.array(["a", "b", "b"])).tolist()
+    [0.75, 0.0, 1.5]
+    """
     hits = np.asarray(truth).astype(str) == np.asarray(predicted).astype(str)
     _, codes = np.unique(np.asarray(truth).astype(str), return_inverse=True)
-    return float(np.mean(np.bincount(codes, weights=hits) / np.bincount(codes)))
+    counts = np.bincount(codes)
+    return np.asarray(hits * (hits.size / (counts.size * counts[codes])), dtype=np.float64)
 
 
 def _judged(name: str, theta: float | None, bundle: ModelBundle, result: FitResult, prepared: Prepared) -> Candidate:
@@ -210,10 +231,10 @@ def _judged(name: str, theta: float | None, bundle: ModelBundle, result: FitResu
     if prepared.task == "classification":
         truth: np.ndarray = np.asarray(prepared.classes)[targets]
         said = bundle.predictions_of(outputs, [])
-        accuracy = None if said.labels is None else balanced_accuracy(truth, said.labels)
+        hits = None if said.labels is None else class_hits(truth, said.labels)
     else:
         mean, deviation = prepared.target_scale or (0.0, 1.0)
-        truth, accuracy = targets.astype(np.float64).reshape(-1) * deviation + mean, None
+        truth, hits = targets.astype(np.float64).reshape(-1) * deviation + mean, None
     losses = bundle.losses_of(outputs, truth)
     plain = replace(bundle, temperature=1.0).losses_of(outputs, truth)
-    return Candidate(name, theta, bundle, result, losses, plain, accuracy, cvar(losses, 0.9))
+    return Candidate(name, theta, bundle, result, losses, plain, hits, cvar(losses, 0.9))

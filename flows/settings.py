@@ -141,8 +141,8 @@ class Training(Section):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: Positive = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    thetas: list[Positive | Literal["auto"]] = Field(default=[0.05, 0.2, 0.4])
-    sigma: Positive | Literal["auto"] = 1.0
+    thetas: list[Positive | Literal["auto"]] = Field(default=["auto", 0.05, 0.2])
+    sigma: Positive | Literal["auto"] = "auto"
     history: Annotated[int, Field(ge=1)] = 26
     min_rows: Annotated[int, Field(ge=20)] = 200
     seed: int = 0

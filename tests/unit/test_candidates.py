@@ -62,13 +62,16 @@ def test_where_every_level_costs_the_mean_or_a_class_plain_training_is_taken() -
     settings = Settings.model_validate({**CONFIG, "training": training})
     candidates, _ = fit_candidates(prepare_rows(rows(0), rows(1), settings, None), settings, metadata={})
     erm, soft = candidates
-    assert choose([erm, replace(soft, losses=erm.losses, balanced_accuracy=erm.balanced_accuracy)])[0].theta == 0.1
-    costly = replace(soft, losses=erm.losses + 1.0, balanced_accuracy=erm.balanced_accuracy)
-    assert choose([erm, costly])[0] is erm
-    blind = replace(soft, losses=erm.losses, balanced_accuracy=float(erm.balanced_accuracy or 0) - 0.02)
-    chosen, because = choose([erm, blind])
+    same = replace(soft, losses=erm.losses, hits=erm.hits)
+    assert choose([erm, same])[0].theta == 0.1
+    assert choose([erm, replace(same, losses=erm.losses + 1.0)])[0] is erm
+    assert erm.hits is not None
+    blind = np.where(np.arange(600) < 40, 0.0, erm.hits)
+    chosen, because = choose([erm, replace(same, hits=blind)])
     assert chosen is erm
     assert "no theta kept the mean" in because
+    one_row = np.where(np.arange(600) == int(erm.hits.argmax()), 0.0, erm.hits)
+    assert choose([erm, replace(same, hits=one_row)])[0].theta == 0.1
 
 
 @pytest.mark.parametrize(
