@@ -1,4 +1,4 @@
-"""What people are told: messages for incidents and refused files, through the outbox of the workspace."""
+"""What people are told: messages for incidents, files, watches and failed runs, through the outbox of the workspace."""
 
 from __future__ import annotations
 
@@ -6,17 +6,33 @@ from datetime import datetime
 from typing import Any
 
 from flows.context import Context
-from monitoring.alerts import Message, render, render_refused_file, render_test
+from monitoring.alerts import House, Message, render
 from monitoring.incidents import Incident
+from monitoring.notices import render_life_ended, render_refused_file, render_test, render_trouble
 from monitoring.outbox import Outbox
+
+
+def house_of(context: Context) -> House:
+    """What the configuration settles about messages."""
+    alerts = context.settings.alerts
+    return House(
+        time_zone=context.settings.data.time_zone,
+        responsible=alerts.responsible,
+        superior=alerts.superior,
+        escalate_hours=alerts.escalate_after_hours,
+        calm_windows=alerts.recovery_windows,
+    )
+
+
+def unit_of(context: Context) -> str:
+    """What a window is, as messages name it: day | week | month | rows."""
+    return context.settings.data.window.period or "rows"
 
 
 def message_of(context: Context, incident: Incident, event: str) -> Message:
     """An incident in the plant's language."""
-    settings = context.settings
-    return render(
-        incident, event, settings.alerts.language, page_url=page_url(context), time_zone=settings.data.time_zone
-    )
+    language = context.settings.alerts.language
+    return render(incident, event, language, page_url=page_url(context), house=house_of(context))
 
 
 def page_url(context: Context) -> str:
@@ -24,35 +40,73 @@ def page_url(context: Context) -> str:
     return context.settings.alerts.page_url or (context.workspace.page / "index.html").as_uri()
 
 
-def alert(context: Context, incident: Incident, event: str, *, now: datetime) -> None:
-    """Put a message into the outbox, once per incident and event; it goes out at the next delivery."""
-    _outbox(context).put(message_of(context, incident, event), context.settings.alerts.channels, at=now)
+def alert(context: Context, incident: Incident, event: str, *, now: datetime) -> bool:
+    """Put a message into the outbox, once per incident and event; it goes out at the next delivery.
+
+    An escalation also goes to those who are told when nobody acts.
+    """
+    return _put(context, message_of(context, incident, event), escalated=event == "escalated", now=now)
 
 
 def alert_refused_file(context: Context, ingest: Any, *, now: datetime) -> None:
     """Tell that a file was held back, once per content."""
+    settings = context.settings
     message = render_refused_file(
-        model=context.settings.name, file=ingest.name, reason=" ".join(ingest.sentences),
-        language=context.settings.alerts.language, key=f"{context.settings.name}:file:{ingest.sha}",
+        model=settings.name, file=ingest.name, reason=" ".join(ingest.sentences), language=settings.alerts.language,
+        key=f"{settings.name}:file:{ingest.sha}", max_bad_share=settings.ingest.max_bad_share,
         page_url=page_url(context),
     )  # fmt: skip
-    _outbox(context).put(message, context.settings.alerts.channels, at=now)
+    _put(context, message, now=now)
+
+
+def alert_life_ended(context: Context, life: str, *, began: datetime, escalated: bool, now: datetime) -> None:
+    """Tell that a watch went by without an alarm; with `escalated` that nobody has begun a new one, each once."""
+    settings = context.settings
+    message = render_life_ended(
+        model=settings.name, life=life, began=began, alarm_budget=settings.monitoring.alarm_budget,
+        horizon=settings.monitoring.windows, unit=unit_of(context), language=settings.alerts.language,
+        escalated=escalated, house=house_of(context), page_url=page_url(context),
+    )  # fmt: skip
+    _put(context, message, escalated=escalated, now=now)
+
+
+def alert_trouble(
+    context: Context, *, step: str, since: datetime, reason: str, key: str, state: str, works: bool, now: datetime
+) -> None:
+    """Tell that a run fails, or works again."""
+    settings = context.settings
+    message = render_trouble(
+        model=settings.name, step=step, since=since, reason=reason, language=settings.alerts.language, key=key,
+        state=state, works=works, failures=settings.alerts.failures_in_a_row, house=house_of(context),
+        page_url=page_url(context),
+    )  # fmt: skip
+    _put(context, message, now=now)
 
 
 def deliver_alerts(context: Context) -> int:
     """Send what the outbox holds; what cannot be sent stays for the next time. Returns how many messages went out."""
     alerts = context.settings.alerts
-    return _outbox(context).deliver(alerts.channels, timeout=alerts.timeout_seconds).delivered
+    done = outbox_of(context).deliver(alerts.channels, further=alerts.escalate_to, timeout=alerts.timeout_seconds)
+    return done.delivered
 
 
 def send_test(context: Context, *, now: datetime) -> dict[str, bool]:
     """Send a test message through every channel; channel -> whether it went out."""
     alerts = context.settings.alerts
     message = render_test(
-        model=context.settings.name, language=alerts.language, key=f"test:{now.isoformat()}", page_url=page_url(context)
-    )
-    return _outbox(context).send_now(message, alerts.channels, timeout=alerts.timeout_seconds)
+        model=context.settings.name, language=alerts.language, key=f"test:{now.isoformat()}", at=now,
+        house=house_of(context), page_url=page_url(context),
+    )  # fmt: skip
+    channels = list(dict.fromkeys([*alerts.channels, *alerts.escalate_to]))
+    return outbox_of(context).send_now(message, channels, timeout=alerts.timeout_seconds)
 
 
-def _outbox(context: Context) -> Outbox:
+def outbox_of(context: Context) -> Outbox:
+    """The model's messages; models that share an outbox folder have a folder each in it."""
     return Outbox(context.workspace.outbox / "alerts" / context.settings.name)
+
+
+def _put(context: Context, message: Message, *, escalated: bool = False, now: datetime) -> bool:
+    alerts = context.settings.alerts
+    further = [url for url in alerts.escalate_to if url not in alerts.channels] if escalated else []
+    return outbox_of(context).put(message, alerts.channels, further=further, at=now)

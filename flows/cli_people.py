@@ -9,7 +9,9 @@ import typer
 
 from flows.console import DEFAULT_WORKSPACE, ConfigOption, DebugOption, JsonOption, Reply, WorkspaceOption, command
 
-alerts_app = typer.Typer(no_args_is_help=True, help="Incidents: list, show, acknowledge, close, test the channels.")
+alerts_app = typer.Typer(
+    no_args_is_help=True, help="Incidents: list, show, acknowledge, close; renew the watch; test the channels."
+)
 quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were not accepted, with their reasons.")
 config_app = typer.Typer(no_args_is_help=True, help="Check or change the config.")
 
@@ -52,6 +54,7 @@ def alerts_ack(
     key: str,
     repaired: Annotated[bool, typer.Option("--repaired", help="The machine is as it was before.")] = False,
     new_normal: Annotated[bool, typer.Option("--new-normal", help="The machine stays as it is now.")] = False,
+    seen: Annotated[bool, typer.Option("--seen", help="Somebody looks into it; the answer comes later.")] = False,
     at: Annotated[datetime | None, typer.Option(help="When it was repaired (UTC); by default now.")] = None,
     by: NameOption = None,
     config: ConfigOption = None,
@@ -62,7 +65,7 @@ def alerts_ack(
     """Answer an incident: repaired, or the new normal."""
     from flows.people import acknowledge
 
-    return acknowledge(config, workspace, key, repaired=repaired, new_normal=new_normal, at=at, by=by)
+    return acknowledge(config, workspace, key, repaired=repaired, new_normal=new_normal, at=at, by=by, seen=seen)
 
 
 @alerts_app.command("close")
@@ -80,6 +83,22 @@ def alerts_close(
     from flows.people import close_incident
 
     return close_incident(config, workspace, key, reason=reason, by=by)
+
+
+@alerts_app.command("renew")
+@command
+def alerts_renew(
+    reason: Annotated[str, typer.Option(help="Why; it stands in the ledger.")] = "the line is as it should be",
+    by: NameOption = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Begin a new watch of the model in use, after one that ended without an alarm."""
+    from flows.people import renew_watch
+
+    return renew_watch(config, workspace, reason=reason, by=by)
 
 
 @alerts_app.command("test")

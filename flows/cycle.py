@@ -99,9 +99,13 @@ def monitor(context: Context, report: CycleReport, now: datetime) -> None:
 
 
 def respond(context: Context, report: CycleReport, now: datetime, *, trigger: str) -> None:
-    """Step `respond`: open incidents, and what they ask for."""
+    """Step `respond`: incidents are opened and followed, people are told, and what incidents ask for is done."""
+    from flows.following import follow_incidents
     from flows.respond import answer_incidents
 
+    follow_incidents(context, now=now)
+    # People hear of it before a training of minutes or hours begins.
+    deliver(context, report)
     actions, notes = answer_incidents(context, now=now, trigger=trigger)
     report.actions.extend(actions)
     report.notes.extend(notes)
@@ -111,7 +115,7 @@ def deliver(context: Context, report: CycleReport) -> None:
     """Step `deliver`: alerts from the outbox through the channels."""
     from flows.alerting import deliver_alerts
 
-    report.delivered = deliver_alerts(context)
+    report.delivered += deliver_alerts(context)
 
 
 def page(context: Context, report: CycleReport, now: datetime) -> None:
@@ -161,14 +165,19 @@ def run_steps(
         "page": lambda: page(context, report, now),
         "compact": lambda: compact(context),
     }
+    from flows.troubles import note_success, told_when_it_fails
+
     with context.workspace.lock("cycle", wait=False):
         for name, words in STEPS:
             if progress is not None:
                 progress(words)
-            if call is None:
-                steps[name]()
-            else:
-                call(name, steps[name])
+            with told_when_it_fails(context, "cycle", name, now=now):
+                if call is None:
+                    steps[name]()
+                else:
+                    call(name, steps[name])
+        if note_success(context, "cycle", now=now):
+            deliver(context, report)
     return report
 
 

@@ -134,7 +134,7 @@ def request_retraining(context: Context, incident: Incident, wanted: str, *, now
     Unavailable: the server is away; the next cycle asks again.
     """
     from flows.deployments import retrainings
-    from flows.incidents import save_incident
+    from flows.incidents import change_incident
 
     if context.settings.source is None:
         raise BadConfig(f"the config of {incident.model} came from no file; a retraining elsewhere must read one")
@@ -155,6 +155,9 @@ def request_retraining(context: Context, incident: Incident, wanted: str, *, now
         attempt=len(earlier),
     )
     emit_shift(shift, occurred=now)
-    if incident.requested != wanted:
-        save_incident(context, incident.asked(wanted, at=now), event="requested", now=now)
+
+    def asked(current: Incident) -> Incident | None:
+        return current.asked(wanted, at=now) if current.requested != wanted else None
+
+    change_incident(context, incident.key, asked, event="requested", now=now, otherwise=incident)
     return True

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from flows import ledger
-from flows.alerting import alert, message_of, send_test
+from flows.alerting import message_of, outbox_of, send_test
 from flows.commands import actor as current_actor
 from flows.commands import as_utc
 from flows.console import Reply
 from flows.context import Context, open_context, utc_now
-from flows.errors import BadConfig
-from flows.incidents import all_incidents, find_incident, open_incidents, save_incident
+from flows.errors import BadConfig, Refused
+from flows.following import ended_at
+from flows.incidents import all_incidents, change_incident, find_incident, open_incidents
+from flows.lives import current_life
+from flows.monitor import outcomes
 from flows.respond import resume_life
 from flows.settings import dump_settings, load_settings
 from flows.workspace import write_atomically
@@ -35,9 +38,10 @@ def list_incidents(config: Path | None, workspace: Path, *, everything: bool) ->
         where = f"{incident.column}: {incident.value}" if incident.value else "spread"
         share = f"{incident.share:.0%}" if incident.share is not None else ""
         since = f"{incident.since:%Y-%m-%d}" if incident.since else ""
-        table.add_row(incident.key, since, incident.verdict, where, share, incident.state, incident.answer or "")
+        table.add_row(incident.key, since, incident.verdict, where, share, incident.standing, incident.answer or "")
     lines: list[Any] = [table] if found else ["no open incident" if not everything else "no incident so far"]
-    return Reply({"incidents": [incident.to_dict() for incident in found]}, lines)
+    document = [{**incident.to_dict(), "standing": incident.standing} for incident in found]
+    return Reply({"incidents": document}, lines)
 
 
 def show_incident(config: Path | None, workspace: Path, key: str) -> Reply:
@@ -45,19 +49,27 @@ def show_incident(config: Path | None, workspace: Path, key: str) -> Reply:
     context = open_context(config, workspace)
     incident = find_incident(context.store, key)
     message = message_of(context, incident, latest_event(incident))
+    thread = outbox_of(context).thread(key)
+    told = [f"{each['at'][:16].replace('T', ' ')}  {each['state']}: {each['subject']}{_waits(each)}" for each in thread]
     return Reply(
-        {"incident": incident.to_dict(), "subject": message.subject, "body": message.body},
-        [message.subject, "", message.body],
-    )
+        {
+            "incident": {**incident.to_dict(), "standing": incident.standing},
+            "subject": message.subject, "body": message.body, "thread": thread,
+        },
+        [message.subject, "", message.body, *(["", "Told so far (UTC):", *told] if told else [])],
+    )  # fmt: skip
+
+
+def _waits(told: dict[str, Any]) -> str:
+    waiting = [name for name, at in told["channels"].items() if at is None]
+    return f" [waits for {', '.join(waiting)}]" if waiting else ""
 
 
 def latest_event(incident: Incident) -> str:
     """The event whose words describe an incident as it is now."""
-    if incident.state == "closed":
-        return "closed"
-    if incident.state == "acknowledged":
-        return "acknowledged"
-    return "opened"
+    if incident.standing == "acknowledged":
+        return "acknowledged" if incident.answer is not None else "seen"
+    return incident.standing
 
 
 def acknowledge(
@@ -69,16 +81,24 @@ def acknowledge(
     new_normal: bool,
     at: datetime | None,
     by: str | None,
+    seen: bool = False,
 ) -> Reply:
-    """`softad alerts ack KEY --repaired | --new-normal`."""
-    if repaired == new_normal:
+    """`softad alerts ack KEY --repaired | --new-normal | --seen`."""
+    if repaired + new_normal + seen != 1:
         raise BadConfig(
-            f"say how {key} ended: --repaired (the machine is as it was) or --new-normal (it stays as it is now)"
+            f"say how {key} ended: --repaired (the machine is as it was) or --new-normal (it stays as it is now), or "
+            "--seen where you look into it and answer later"
         )
     context = open_context(config, workspace)
     answer = "repaired" if repaired else "new-normal"
     if at is not None and not repaired:
         raise BadConfig("--at says when a machine was repaired; use it with --repaired")
+    if seen:
+        incident = see_incident(context, key, actor=by or current_actor(), now=utc_now())
+        return Reply(
+            {"incident": incident.to_dict()},
+            [f"{key}: {incident.seen_by or incident.answered_by} looks into it; the answer is still to come"],
+        )
     incident = answer_incident(
         context, key, answer=answer, at=as_utc(at) if at else None, actor=by or current_actor(), now=utc_now()
     )
@@ -101,28 +121,90 @@ def answer_incident(
     BadConfig: no such incident, it is closed, or it was answered otherwise before.
     """
     incident = find_incident(context.store, key)
-    if incident.answer is not None:
-        if incident.answer == answer:
-            return incident
-        raise BadConfig(f"{key} was answered before ({incident.answer}, by {incident.answered_by}); it stays so")
+    if incident.answer == answer:
+        return incident
     if at is not None and incident.since is not None and at < incident.since:
         raise BadConfig(
             f"{key}: the repair at {at:%Y-%m-%d %H:%M} lies before the change ({incident.since:%Y-%m-%d %H:%M}); "
             "give the time at which the machine was in order again"
         )
-    try:
-        answered = incident.answered(answer, actor=actor, at=now, repaired_at=at)
-    except ValueError as error:
-        raise BadConfig(str(error)) from error
+    answered = _answered(incident, answer, actor=actor, at=at, now=now)
     # Saved last: what is in the tables is not answered again, so what came after it could be lost.
     ledger.enter(
         context.store, key=f"answer:{key}:{answer}", actor=actor, action="incident.acknowledged", subject=key,
         details={"answer": answer, "repaired_at": answered.repaired_at.isoformat() if answered.repaired_at else None},
         at=now,
     )  # fmt: skip
-    alert(context, answered, "acknowledged", now=now)
-    save_incident(context, answered, event="acknowledged", now=now)
-    return answered
+
+    def change(current: Incident) -> Incident | None:
+        return None if current.answer == answer else _answered(current, answer, actor=actor, at=at, now=now)
+
+    return change_incident(context, key, change, event="acknowledged", now=now, tell="acknowledged")
+
+
+def _answered(incident: Incident, answer: str, *, actor: str, at: datetime | None, now: datetime) -> Incident:
+    if incident.answer is not None:
+        key = incident.key
+        raise BadConfig(f"{key} was answered before ({incident.answer}, by {incident.answered_by}); it stays so")
+    try:
+        return incident.answered(answer, actor=actor, at=now, repaired_at=at)
+    except ValueError as error:
+        raise BadConfig(str(error)) from error
+
+
+def see_incident(context: Context, key: str, *, actor: str, now: datetime) -> Incident:
+    """Record that somebody looks into an incident: nobody is told that it waits, until the set time has gone by again.
+
+    Raises
+    ------
+    BadConfig: no such incident, it is closed, or it was answered.
+    """
+    incident = find_incident(context.store, key)
+    if incident.answer is not None:
+        raise BadConfig(f"{key} was answered before ({incident.answer}, by {incident.answered_by}); it stays so")
+    if incident.seen_by == actor:
+        return incident
+    try:
+        incident.seen(actor=actor, at=now)
+    except ValueError as error:
+        raise BadConfig(str(error)) from error
+    ledger.enter(
+        context.store, key=f"seen:{key}:{actor}", actor=actor, action="incident.seen", subject=key, details={}, at=now
+    )
+
+    def change(current: Incident) -> Incident | None:
+        taken = current.state == "closed" or current.answer is not None or current.seen_by == actor
+        return None if taken else current.seen(actor=actor, at=now)
+
+    return change_incident(context, key, change, event="seen", now=now, tell="seen")
+
+
+def renew_watch(config: Path | None, workspace: Path, *, reason: str, by: str | None) -> Reply:
+    """`softad alerts renew`: a new life after one that went by without an alarm, by a person's word."""
+    context = open_context(config, workspace)
+    before, now = current_life(context.store), utc_now()
+    if before is None:
+        raise Refused("there is no model in use yet, so nothing is watched; the first one is trained by: softad run")
+    looks = outcomes(context)
+    if any(look.alarm and look.life == before.name for look in looks):
+        waiting = [one.key for one in open_incidents(context.store)]
+        what = f"answer or close {waiting[-1]}: softad alerts show {waiting[-1]}" if waiting else "run: softad run"
+        raise Refused(f"the present watch ({before.name}) ended with an alarm; a new one begins by its answer; {what}")
+    if ended_at(context, looks) is None:
+        judged = sum(1 for look in looks if look.life == before.name and look.threshold is not None)
+        raise Refused(
+            f"the present watch ({before.name}) still goes on ({judged} of {context.settings.monitoring.windows} "
+            "windows, no alarm); a new one now would only add false alarms"
+        )
+    resume_life(
+        context, cause=f"renewed:{before.name}", reason=reason, actor=by or current_actor(), now=now, after=before.name
+    )
+    begun = current_life(context.store)
+    name = begun.name if begun is not None else before.name
+    return Reply(
+        {"life": name, "after": before.name, "reason": reason},
+        [f"{name} begins: the model in use is watched anew, from the next parts on"],
+    )
 
 
 def close_incident(config: Path | None, workspace: Path, key: str, *, reason: str, by: str | None) -> Reply:
@@ -132,14 +214,16 @@ def close_incident(config: Path | None, workspace: Path, key: str, *, reason: st
     if incident.state == "closed":
         return Reply({"incident": incident.to_dict()}, [f"{key} was closed before ({incident.closed_reason})"])
     now, who = utc_now(), by or current_actor()
-    resume_life(context, cause=f"closed:{key}", reason="closed by a person", actor=who, now=now)
-    closed = incident.closed(now, reason=reason)
+    resume_life(context, cause=f"closed:{key}", reason="closed by a person", actor=who, now=now, after=incident.life)
     ledger.enter(
         context.store, key=f"close:{key}", actor=who, action="incident.closed", subject=key,
         details={"reason": reason}, at=now,
     )  # fmt: skip
-    alert(context, closed, "closed", now=now)
-    save_incident(context, closed, event="closed", now=now)
+
+    def change(current: Incident) -> Incident | None:
+        return current.closed(now, reason=reason) if current.state != "closed" else None
+
+    closed = change_incident(context, key, change, event="closed", now=now, tell="closed")
     return Reply(
         {"incident": closed.to_dict()}, [f"{key} is closed; the champion is watched anew from the next rows on"]
     )

@@ -8,7 +8,8 @@ What an incident asks for (see `pending`):
 - answered `repaired`: the held challenger goes to the gates; then a new life, with the reference as it was.
 
 An incident's new state is saved last, after the ledger and the outbox: it is what tells the next process that all is
-done. Ledger and outbox keep each key once, so doing the step again adds nothing.
+done. Ledger and outbox keep each key once, so doing the step again adds nothing. It is changed as it is by then: while
+a challenger was trained, somebody may have answered.
 """
 
 from __future__ import annotations
@@ -21,21 +22,17 @@ from typing import Any
 import pandas as pd
 
 from flows import ledger
-from flows.alerting import alert
 from flows.context import Context
 from flows.errors import BadConfig, BadInput
-from flows.incidents import find_incident, open_incidents, open_new_incidents, save_incident
+from flows.incidents import change_incident, find_incident, open_incidents
 from flows.lives import begin_life, current_life, reference_of
 from flows.monitor import outcomes, scan_options
 from flows.promote import Decision, consider
 from flows.retrain import Training, latest_training, retrain
-from monitoring.incidents import Incident
+from monitoring.incidents import TRIES, Incident
 
 SYSTEM = "softad"
 """The actor in the ledger where no person acted."""
-
-TRIES = 4
-"""How often an incident's challenger is tried at the gates, each time with another window's rows."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +110,10 @@ def _first_key(context: Context) -> str:
 
 
 def answer_incidents(context: Context, *, now: datetime, trigger: str) -> tuple[list[Action], list[str]]:
-    """Open incidents for new alarms, then do, or ask for, what each open incident needs."""
-    open_new_incidents(context, outcomes(context), now=now)
+    """Do, or ask for, what each open incident needs; they are opened by `flows.following.follow_incidents`."""
     actions: list[Action] = []
     notes: list[str] = []
     for incident in open_incidents(context.store):
-        # Put again at every cycle, kept once: a crash right after the opening must not cost the alert.
-        alert(context, incident, "opened", now=now)
         wanted = pending(context, incident)
         if wanted is None:
             continue
@@ -143,7 +137,9 @@ def pending(context: Context, incident: Incident) -> str | None:
     if incident.state == "closed":
         return None
     if incident.verdict == "inspect" and incident.answer is None:
-        return "hold" if incident.challenger_version is None else None
+        if incident.challenger_version is not None or incident.tried_window == (newest_window(context) or ""):
+            return None
+        return "hold"
     if incident.answer == "repaired":
         return "gate"
     if incident.tries >= TRIES or incident.tried_window == newest_window(context):
@@ -170,7 +166,7 @@ def act(context: Context, key: str, *, now: datetime) -> tuple[Action | None, st
             return _after_repair(context, incident, now=now), None
         return _with_all_rows(context, incident, now=now), None
     except BadInput as error:
-        save_incident(context, incident.tried(newest_window(context)), event="tried", now=now)
+        _tried(context, incident.key, wanted, None, now=now)
         return None, f"{incident.key}: no challenger: {error}"
 
 
@@ -184,10 +180,30 @@ def _hold(context: Context, incident: Incident, *, now: datetime) -> Action:
         details={"incident": incident.key, "run": training.run_id, "column": incident.column, "value": incident.value},
         at=now,
     )  # fmt: skip
-    held = incident.with_challenger(training.version, held=True)
-    alert(context, held, "challenger", now=now)
-    save_incident(context, held, event="challenger", now=now)
+
+    def held(current: Incident) -> Incident:
+        return current.with_challenger(training.version, held=current.answer is None)
+
+    # Who has answered meanwhile is not asked again.
+    answered = find_incident(context.store, incident.key).answer is not None
+    change_incident(context, incident.key, held, event="challenger", now=now, tell=None if answered else "challenger")
     return Action("held", incident.key, training, None)
+
+
+def _tried(context: Context, key: str, wanted: str, version: str | None, *, now: datetime) -> None:
+    """A challenger did not pass, or could not be trained. The first time is told, and the last, with what to do."""
+    window = newest_window(context)
+
+    def tried(current: Incident) -> Incident | None:
+        if current.state == "closed" or current.tried_window == window:
+            return None
+        if wanted != "train":
+            return current.waiting_for_rows(window)
+        return current.with_challenger(version or current.challenger_version, held=False).tried(window, at=now)
+
+    after = tried(find_incident(context.store, key))
+    news = after is not None and wanted == "train" and (after.tries == 1 or after.stuck)
+    change_incident(context, key, tried, event="tried", now=now, tell="refused" if news else None)
 
 
 def _with_all_rows(context: Context, incident: Incident, *, now: datetime) -> Action:
@@ -197,13 +213,16 @@ def _with_all_rows(context: Context, incident: Incident, *, now: datetime) -> Ac
         key=f"{incident.key}:{window}",
     )  # fmt: skip
     version = action.training.version if action.training else None
-    updated = incident.with_challenger(version, held=False).tried(window)
-    if action.promoted:
-        alert(context, updated.closed(now, reason="promoted"), "promoted", now=now)
-        save_incident(context, updated.closed(now, reason="promoted"), event="closed", now=now)
-    else:
-        alert(context, updated, "refused", now=now)
-        save_incident(context, updated, event="tried", now=now)
+    if not action.promoted:
+        _tried(context, incident.key, "train", version, now=now)
+        return action
+
+    def promoted(current: Incident) -> Incident | None:
+        if current.state == "closed":
+            return None
+        return current.with_challenger(version, held=False).tried(window, at=now).closed(now, reason="promoted")
+
+    change_incident(context, incident.key, promoted, event="closed", now=now, tell="promoted")
     return action
 
 
@@ -214,10 +233,12 @@ def _after_repair(context: Context, incident: Incident, *, now: datetime) -> Act
         action = consider_version(context, incident.challenger_version, actor=SYSTEM, now=now, incident=incident)
     if action is None or not action.promoted:
         resume_life(context, cause=f"repaired:{incident.key}", reason="repaired", actor=SYSTEM, now=now,
-                    since=incident.repaired_at or now)  # fmt: skip
-    closed = incident.closed(now, reason="repaired")
-    alert(context, closed, "closed", now=now)
-    save_incident(context, closed, event="closed", now=now)
+                    since=incident.repaired_at or now, after=incident.life)  # fmt: skip
+
+    def closed(current: Incident) -> Incident | None:
+        return current.closed(now, reason="repaired") if current.state != "closed" else None
+
+    change_incident(context, incident.key, closed, event="closed", now=now, tell="closed")
     return action
 
 
@@ -304,11 +325,23 @@ def ensure_life(context: Context, *, now: datetime, actor: str, since: datetime 
 
 
 def resume_life(
-    context: Context, *, cause: str, reason: str, actor: str, now: datetime, since: datetime | None = None
+    context: Context,
+    *,
+    cause: str,
+    reason: str,
+    actor: str,
+    now: datetime,
+    since: datetime | None = None,
+    after: str | None = None,
 ) -> None:
-    """Begin a new life with the same champion and reference, from rows that come in later (or since a time)."""
+    """Begin a new life with the same champion and reference, from rows that come in later (or since a time).
+
+    Parameters
+    ----------
+    after: the life that it follows; nothing is begun where another has followed it already, by a promotion.
+    """
     life = current_life(context.store)
-    if life is None:
+    if life is None or (after is not None and life.name != after):
         return
     reference: pd.DataFrame = reference_of(context.store, life)
     where = f"_time < TIMESTAMPTZ '{since.isoformat()}'" if since and context.settings.data.time else None

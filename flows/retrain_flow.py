@@ -18,13 +18,15 @@ def retrain_once(context: Context, *, reason: str, incident: str | None) -> dict
     from flows.alerting import deliver_alerts
     from flows.page import refresh_page
     from flows.respond import act, train_and_consider
+    from flows.troubles import note_success, told_when_it_fails
 
     now = utc_now()
-    with context.workspace.lock("retrain"):
+    with context.workspace.lock("retrain"), told_when_it_fails(context, "retrain", "retrain", now=now):
         if incident is not None:
             action, note = act(context, incident, now=now)
         else:
             action, note = train_and_consider(context, reason=f"{reason}:{now:%Y-%m-%d}", actor="softad", now=now), None
+    note_success(context, "retrain", now=now)
     deliver_alerts(context)
     refresh_page(context, now=now)
     return {"incident": incident, "reason": reason, "note": note, "action": action.document() if action else None}

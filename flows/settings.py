@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -195,22 +196,30 @@ class Promotion(Section):
 
 
 class Alerts(Section):
-    """Who is told, and in which language."""
+    """Who is told, in which language, and who is told when nobody acts."""
 
     language: Literal["en", "ja"] = "en"
     channels: list[str] = Field(default_factory=list, description="Apprise URLs; the log and a file always")
     page_url: str | None = None
     timeout_seconds: Positive = 10.0
+    responsible: str | None = Field(default=None, description="who is to answer, in the plant's words")
+    escalate_after_hours: Positive = 24.0
+    escalate_to: list[str] = Field(default_factory=list, description="Apprise URLs told then, besides the channels")
+    superior: str | None = Field(default=None, description="whom escalate_to reaches, in the plant's words")
+    recovery_windows: Annotated[int, Field(ge=1)] = 2
+    failures_in_a_row: Annotated[int, Field(ge=1)] = 2
 
-    @field_validator("channels")
+    @field_validator("channels", "escalate_to")
     @classmethod
     def _parses(cls, value: list[str]) -> list[str]:
         import apprise
 
         for number, url in enumerate(value, start=1):
             if apprise.Apprise.instantiate(url, suppress_exceptions=True) is None:
-                scheme = url.split(":", 1)[0] if ":" in url else "no scheme"
-                raise ValueError(f"channel {number} ({scheme}:…) is not an address that Apprise understands")
+                # Only what is a scheme is shown: without one, the text before a colon may be a name or a key.
+                scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}(?=://)", url)
+                shown = f"{scheme.group(0)}:…" if scheme else "no scheme"
+                raise ValueError(f"channel {number} ({shown}) is not an address that Apprise understands")
         return value
 
 

@@ -1,8 +1,8 @@
 """Messages on their way out: on disk until every channel has them, so that a channel that is down loses nothing.
 
 A message is one JSON document, named by its key and state, so the same message put twice is one. For each channel the
-document records when it went out; it is written before and after each attempt, so a message is delivered at least once,
-and again only where the process died between the sending and the writing. Receivers know a message by its `id`.
+document records when it went out; that is written right after the sending, so a message is delivered at least once, and
+again only where the process died between the two. Receivers know a message by its `id`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import structlog
 
 from monitoring.alerts import Message
+from monitoring.channels import begin_sending, names
 
 
 def _log() -> Any:
@@ -33,8 +34,8 @@ def _log() -> Any:
 FILE, LOG = "file", "log"
 """The channels that are always there."""
 
-PATIENCE = 60.0
-"""Seconds that an attempt left behind may still wait for its answer."""
+STUBBORN = 3
+"""Failures of one message after which the next one is tried too: perhaps it is the message, not the channel."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Delivery:
 
 
 class Outbox:
-    """The messages of one workspace.
+    """The messages of one model; several processes may use it at once.
 
     Parameters
     ----------
@@ -63,40 +64,168 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def put(self, message: Message, channels: Sequence[str] = (), *, at: datetime | None = None) -> bool:
+    def put(
+        self,
+        message: Message,
+        channels: Sequence[str] = (),
+        *,
+        further: Sequence[str] = (),
+        at: datetime | None = None,
+    ) -> bool:
         """Keep a message for delivery; False when the same key and state was put before.
 
         Parameters
         ----------
-        channels: Apprise addresses; only their number and scheme are written down, never a secret.
+        channels, further: Apprise addresses, those of every message and those of this one; only their scheme and the
+            start of a digest are written down, never a secret.
         """
         path = self._path(message)
         if path.exists():
             return False
-        document = {
-            "id": path.stem,
-            "at": (at or datetime.now(UTC)).isoformat(),
-            **asdict(message),
-            "channels": dict.fromkeys([FILE, LOG, *names(channels)]),
-        }
-        _write(path, document)
+        with self._locked(".documents.lock"):
+            # Looked at again under the lock: another process may have put it, and even delivered it, meanwhile.
+            if path.exists():
+                return False
+            document = {
+                "id": path.stem,
+                "at": (at or datetime.now(UTC)).isoformat(),
+                # Messages of one moment go out in the order in which they were put.
+                "number": sum(1 for _ in self.folder.glob("*.json")),
+                **asdict(message),
+                "channels": dict.fromkeys([FILE, LOG, *names(channels), *names(further)]),
+                "further": names(further),
+            }
+            _write(path, document)
         return True
 
     def waiting(self) -> int:
         """Messages that are not with all their channels yet."""
         return sum(1 for _, document in self._documents() if not _complete(document))
 
-    def deliver(self, channels: Sequence[str] = (), *, timeout: float = 10.0) -> Delivery:
+    def thread(self, key: str) -> list[dict[str, Any]]:
+        """The messages of one key, oldest first: `id`, `state`, `at`, `severity`, `subject`, and `channels` with the
+        time at which each had it (None: it waits)."""
+        wanted = ("id", "state", "at", "severity", "subject", "channels")
+        return [{name: each[name] for name in wanted} for _, each in self._documents() if each["key"] == key]
+
+    def deliver(self, channels: Sequence[str] = (), *, further: Sequence[str] = (), timeout: float = 10.0) -> Delivery:
         """Send what waits, oldest first.
 
         Parameters
         ----------
-        channels: the present addresses; a message waits only for channels that are still configured.
-        timeout: seconds that one channel may take; after that it counts as failed and is tried again next time.
+        channels, further: the present addresses, as in `put`. A message that waits for an address that is no longer
+            configured goes to those that were added since.
+        timeout: seconds that one channel may take; after that the round goes on without it. A sending that was left
+            behind is not repeated while it lasts, and counts once its answer comes.
         """
         with self._alone() as alone:
             # Another process is sending the same messages now; sending them here too would double them.
-            return self._deliver(channels, timeout) if alone else Delivery(0, self.waiting())
+            return self._deliver(channels, further, timeout) if alone else Delivery(0, self.waiting())
+
+    def send_now(self, message: Message, channels: Sequence[str], *, timeout: float = 10.0) -> dict[str, bool]:
+        """Send a message at once and keep nothing; channel -> whether it went out."""
+        document = {"id": self._path(message).stem, "at": datetime.now(UTC).isoformat(), **asdict(message)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        done = {FILE: self._to_file(document), LOG: _to_log(document)}
+        for name, url in zip(names(channels), channels, strict=True):
+            outcome: list[bool] = []
+            begin_sending(url, document, timeout=timeout, after=outcome.append).join(timeout)
+            done[name] = bool(outcome and outcome[0])
+        return done
+
+    def _deliver(self, channels: Sequence[str], further: Sequence[str], timeout: float) -> Delivery:
+        addresses = dict(zip([*names(channels), *names(further)], [*channels, *further], strict=True))
+        delivered = waiting = 0
+        down: set[str] = set()
+        for path, found in self._documents():
+            if _complete(found):
+                continue
+            document = self._readdressed(path, names(channels), names(further))
+            for name in [each for each, done in document["channels"].items() if done is None and each not in down]:
+                if not self._send(path, name, addresses.get(name, ""), timeout):
+                    _log().warning("channel failed; the message stays in the outbox", channel=name, id=document["id"])
+                    if _read(path).get("failures", {}).get(name, 0) < STUBBORN:
+                        # One time-out a round is enough: the next message would wait for the same dead channel.
+                        down.add(name)
+            if _complete(_read(path)):
+                delivered += 1
+            else:
+                waiting += 1
+        return Delivery(delivered, waiting)
+
+    def _readdressed(self, path: Path, channels: Sequence[str], further: Sequence[str]) -> dict[str, Any]:
+        """The document, where an address that it waits for was taken out: with those that came in instead."""
+        known = {FILE, LOG, *channels, *further}
+        document = _read(path)
+        if not any(done is None and name not in known for name, done in document["channels"].items()):
+            return document
+        with self._change(path) as document:
+            for name in [each for each, done in document["channels"].items() if done is None and each not in known]:
+                own = name in document.get("further", [])
+                added = [each for each in (further if own else channels) if each not in document["channels"]]
+                del document["channels"][name]
+                document["channels"].update(dict.fromkeys(added))
+                document["further"] = [*document.get("further", []), *(added if own else [])]
+                _log().warning("channel is no longer configured", channel=name, id=document["id"], instead=added)
+        return document
+
+    def _send(self, path: Path, name: str, url: str, timeout: float) -> bool:
+        """Send and note it; False where it failed, or is not answered yet."""
+        if name in (FILE, LOG):
+            document = _read(path)
+            sent = self._to_file(document) if name == FILE else _to_log(document)
+            self._note(path, name, sent)
+            return sent
+        claim = self._claim(path.stem, name)
+        if claim is None:
+            return False  # a sending that was left behind has not ended, in this process or another
+        document = _read(path)
+        if document["channels"][name] is not None:
+            claim.close()
+            return True
+
+        def after(sent: bool) -> None:
+            try:
+                self._note(path, name, sent)
+            finally:
+                claim.close()
+
+        begin_sending(url, document, timeout=timeout, after=after).join(timeout)
+        return _read(path)["channels"][name] is not None
+
+    def _claim(self, message: str, name: str) -> IO[str] | None:
+        """The right to send a message through a channel, until the handle is closed or the process dies."""
+        folder = self.folder / ".sending"
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / f"{message}.{name}").open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return None
+        return handle
+
+    def _note(self, path: Path, name: str, sent: bool) -> None:
+        with self._change(path) as document:
+            if sent:
+                document["channels"][name] = datetime.now(UTC).isoformat()
+            else:
+                failures = document.setdefault("failures", {})
+                failures[name] = failures.get(name, 0) + 1
+
+    @contextlib.contextmanager
+    def _change(self, path: Path) -> Iterator[dict[str, Any]]:
+        with self._locked(".documents.lock"):
+            document = _read(path)
+            yield document
+            _write(path, document)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / name).open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -109,54 +238,17 @@ class Outbox:
                 return
             yield True
 
-    def _deliver(self, channels: Sequence[str], timeout: float) -> Delivery:
-        addresses = dict(zip(names(channels), channels, strict=True))
-        delivered = waiting = 0
-        down: set[str] = set()
-        for path, document in self._documents():
-            if _complete(document):
-                continue
-            for name, done in document["channels"].items():
-                if done is not None or name in down:
-                    continue
-                if self._send(name, addresses.get(name), document, timeout):
-                    document["channels"][name] = datetime.now(UTC).isoformat()
-                    _write(path, document)
-                elif name not in (FILE, LOG):
-                    # One time-out a round is enough: the next message would wait for the same dead channel.
-                    down.add(name)
-                    _log().warning("channel failed; the message stays in the outbox", channel=name, id=document["id"])
-            if _complete(document):
-                delivered += 1
-            else:
-                waiting += 1
-        return Delivery(delivered, waiting)
-
-    def send_now(self, message: Message, channels: Sequence[str], *, timeout: float = 10.0) -> dict[str, bool]:
-        """Send a message at once and keep nothing; channel -> whether it went out."""
-        document = {"id": self._path(message).stem, "at": datetime.now(UTC).isoformat(), **asdict(message)}
-        addresses: dict[str, str | None] = {FILE: None, LOG: None, **dict(zip(names(channels), channels, strict=True))}
-        return {name: self._send(name, url, document, timeout) for name, url in addresses.items()}
-
-    def _send(self, name: str, url: str | None, document: dict[str, Any], timeout: float) -> bool:
-        if name == LOG:
-            _log().info(document["subject"], key=document["key"], state=document["state"], id=document["id"])
-            return True
-        if name == FILE:
-            return self._to_file(document)
-        if url is None:
-            # The channel was taken out of the configuration: nobody waits there any more.
-            return True
-        return _notify(url, document, timeout)
-
     def _to_file(self, document: dict[str, Any]) -> bool:
         path = self.folder / "alerts.jsonl"
         line = {name: document[name] for name in ("id", "at", "key", "state", "severity", "subject", "body")}
         known = path.read_text(encoding="utf-8") if path.exists() else ""
-        if f'"id": "{document["id"]}"' in known and document["state"] != "test":
+        # A process that died in the middle of a line has not told it, and must not spoil the next one.
+        whole = known[: known.rfind("\n") + 1]
+        if f'"id": "{document["id"]}"' in whole and document["state"] != "test":
             return True
+        start = "" if known == whole else "\n"
         with path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+            handle.write(start + json.dumps(line, ensure_ascii=False) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
         return True
@@ -166,65 +258,22 @@ class Outbox:
         return self.folder / f"{digest}.json"
 
     def _documents(self) -> list[tuple[Path, dict[str, Any]]]:
-        found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in self.folder.glob("*.json")]
-        return sorted(found, key=lambda pair: (pair[1]["at"], pair[1]["id"]))
+        found = [(path, _read(path)) for path in self.folder.glob("*.json")]
+        return sorted(found, key=lambda pair: (pair[1]["at"], pair[1].get("number", 0), pair[1]["id"]))
 
 
-def names(channels: Sequence[str]) -> list[str]:
-    """Names for addresses that give no secret away: a digest's start and the scheme.
-
-    >>> names(["mailto://user:secret@host"])[0][:13]
-    'mailto-299cf9'
-    """
-    return [f"{url.split(':', 1)[0]}-{hashlib.sha256(url.encode()).hexdigest()[:6]}" for url in channels]
+def _to_log(document: dict[str, Any]) -> bool:
+    _log().info(document["subject"], key=document["key"], state=document["state"], id=document["id"])
+    return True
 
 
 def _complete(document: dict[str, Any]) -> bool:
     return all(done is not None for done in document["channels"].values())
 
 
-@dataclass
-class _Attempt:
-    thread: threading.Thread
-    outcome: list[bool]
-
-
-_attempts: dict[tuple[str, str], _Attempt] = {}
-"""Attempts that outlived their time-out, by address and message: a slow receiver may have the message already."""
-
-
-def _notify(url: str, document: dict[str, Any], timeout: float) -> bool:
-    """Send through Apprise, in a thread of its own: a channel that hangs is left behind after the time-out.
-
-    An attempt left behind is not repeated while it lasts; the next round reads its outcome first.
-    """
-    import apprise
-
-    known = (url, document["id"])
-    attempt = _attempts.pop(known, None)
-    if attempt is None:
-        outcome: list[bool] = []
-
-        def send() -> None:
-            target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
-            if target is None:
-                outcome.append(False)
-                return
-            # Apprise gives a receiver 4 s by itself; an answer that comes later would count as a failure, and double.
-            target.socket_read_timeout = max(timeout, PATIENCE)
-            kind = document["severity"] if document["severity"] in {"info", "warning", "failure"} else "info"
-            body = f"{document['body']}\n\n[{document['id']}]"
-            outcome.append(
-                bool(target.notify(title=document["subject"], body=body, notify_type=apprise.NotifyType(kind)))
-            )
-
-        attempt = _Attempt(threading.Thread(target=send, daemon=True, name="softad-alert"), outcome)
-        attempt.thread.start()
-    attempt.thread.join(timeout)
-    if attempt.thread.is_alive():
-        _attempts[known] = attempt
-        return False
-    return bool(attempt.outcome and attempt.outcome[0])
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -18,7 +19,7 @@ def words(name: str, language: str) -> Mapping[str, str]:
 
     Parameters
     ----------
-    name: "alerts" or "page".
+    name: "alerts", "page" or "jargon".
     language: one of `LANGUAGES`.
 
     Raises
@@ -44,3 +45,23 @@ def _flatten(tree: Mapping[str, Any], prefix: str, into: dict[str, str]) -> None
             _flatten(value, f"{prefix}{key}.", into)
         else:
             into[f"{prefix}{key}"] = str(value)
+
+
+def jargon_in(text: str, language: str) -> list[str]:
+    """The words in `text` that no message to people on the shift may hold, as the list `jargon` has them.
+
+    >>> jargon_in("The CVaR of the losses rose above the threshold.", "en")
+    ['CVaR', 'losses', 'threshold']
+    >>> jargon_in("難しい品が増えています。", "ja")
+    []
+    """
+    found = _jargon(language).finditer(text)
+    return [match.group(0) for match in found]
+
+
+@cache
+def _jargon(language: str) -> re.Pattern[str]:
+    listed = [word.strip() for line in words("jargon", language).values() for word in line.split(",")]
+    # Japanese has no spaces between words; a word of Latin letters stands alone in both languages.
+    each = [rf"(?<![A-Za-z]){re.escape(word)}s?(?![A-Za-z])" if word.isascii() else re.escape(word) for word in listed]
+    return re.compile("|".join(sorted(each, key=len, reverse=True)), re.IGNORECASE)

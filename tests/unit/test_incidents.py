@@ -153,7 +153,7 @@ def test_an_answer_that_cannot_be(context: Context) -> None:
 def test_an_answer_cut_off_before_it_was_saved_is_given_again(context: Context, monkeypatch: Any) -> None:
     key = opened(context).key
     with monkeypatch.context() as patch:
-        patch.setattr("flows.people.save_incident", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("flows.incidents._append", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             answer(context, key, "repaired")
     assert find_incident(context.store, key).answer is None

@@ -1,0 +1,83 @@
+"""Sending one message through one Apprise address, in a thread of its own: a channel that hangs is left behind."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+PATIENCE = 60.0
+"""Seconds that a sending may wait for its answer, also when the round of deliveries has left it behind."""
+
+_SEVERITIES = {"info", "success", "warning", "failure"}
+
+_running: set[threading.Thread] = set()
+"""Sendings that were begun in this process and are not over."""
+
+
+def names(channels: Sequence[str]) -> list[str]:
+    """Names for addresses that give no secret away: the scheme and a digest's start.
+
+    >>> names(["mailto://user:secret@host"])[0][:13]
+    'mailto-299cf9'
+    """
+    return [f"{url.split(':', 1)[0]}-{hashlib.sha256(url.encode()).hexdigest()[:6]}" for url in channels]
+
+
+def begin_sending(
+    url: str, document: Mapping[str, Any], *, timeout: float, after: Callable[[bool], None]
+) -> threading.Thread:
+    """Begin to send; `after` is told from the thread whether the channel took it, however late that is.
+
+    Parameters
+    ----------
+    document: `id`, `key`, `state`, `severity`, `subject` and `body` of the message.
+    timeout: seconds for which the caller means to wait; the sending itself lasts up to `PATIENCE` longer.
+    """
+
+    def send() -> None:
+        sent = False
+        try:
+            sent = _notify(url, document, timeout)
+        finally:
+            after(sent)
+            _running.discard(threading.current_thread())
+
+    thread = threading.Thread(target=send, daemon=True, name="softad-alert")
+    _running.add(thread)
+    thread.start()
+    return thread
+
+
+def _notify(url: str, document: Mapping[str, Any], timeout: float) -> bool:
+    import apprise
+
+    target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    if target is None:
+        return False
+    # Apprise gives a receiver 4 s by itself; an answer that comes later would count as a failure, and double.
+    target.socket_read_timeout = max(timeout, PATIENCE)
+    # Webhooks get the key apart from the text, so that a receiver can tell what it has had before.
+    extras = getattr(target, "payload_extras", None)
+    if isinstance(extras, dict):
+        for name in ("id", "key", "state"):
+            extras.setdefault(name, document[name])
+    severity = document["severity"]
+    return bool(
+        target.notify(
+            title=document["subject"],
+            body=f"{document['body']}\n\n[{document['id']}]",
+            notify_type=apprise.NotifyType(severity if severity in _SEVERITIES else "info"),
+        )
+    )
+
+
+@atexit.register
+def _wait_for_answers() -> None:
+    """A process that ends lets its last sendings come to their answer: cut off, they would be sent again."""
+    end = time.monotonic() + PATIENCE
+    for thread in list(_running):
+        thread.join(max(end - time.monotonic(), 0.0))
