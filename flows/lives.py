@@ -156,5 +156,7 @@ def first_scan(reference: pd.DataFrame, options: Mapping[str, Any]) -> dict[str,
     from monitoring.scan import ConcentrationScan
 
     scan = ConcentrationScan(**options)
-    scan.fit(reference["loss"].to_numpy(), ids=reference["_id"].to_numpy())
+    # What the reference's own windows show of ordinary weeks, the scan need not learn from the windows to come.
+    weeks = reference["window"].to_numpy() if reference["window"].notna().all() else None
+    scan.fit(reference["loss"].to_numpy(), ids=reference["_id"].to_numpy(), weeks=weeks)
     return scan.to_dict()
