@@ -40,6 +40,7 @@ from benchmarks.detection_cells import (
     by_ranks,
     changed,
     chosen,
+    cost,
     through_class,
     wandering,
 )  # fmt: skip
@@ -73,7 +74,7 @@ def later_tasks(cells: dict[str, Any]) -> dict[str, Task]:
         for n, m in CELLS
         for change, strength in CHANGED
     }
-    slow: dict[str, Task] = {"ages": (at_ages, ()), "chosen": (chosen, ())}
+    slow: dict[str, Task] = {"ages": (at_ages, ()), "chosen": (chosen, ()), "cost": (cost, ())}
     whole: dict[str, Task] = {
         f"class/{law}/{n}/{m}/{part}": (through_class, (law, n, m, part))
         for part in range(PARTS)

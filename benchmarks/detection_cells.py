@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -198,6 +200,26 @@ def chosen(size: Size) -> dict[str, Any]:
                 alarms += 1
                 break
     return {"0.1": [alarms, size.through_class // 2]}
+
+
+def cost(_size: Size) -> dict[str, Any]:
+    """Processor time of updates on 1,000 rows with 10,000 twins, of a replay of 51 windows, and the state's size."""
+    rng = generator("cost")
+    scan = ConcentrationScan(0.10, HORIZON, 1_000, 50.0, seed=1, lives=10_000).fit(rng.lognormal(size=2_000))
+    taken = []
+    for window in range(HORIZON - 1):
+        losses, ids = rng.lognormal(size=1_000), [f"{window}-{row}" for row in range(1_000)]
+        begin = time.process_time()
+        scan.update(losses, ids=ids, window=f"2026-W{window:02d}")
+        taken.append(time.process_time() - begin)
+    text = json.dumps(scan.to_dict())
+    begin = time.process_time()
+    ConcentrationScan.from_dict(json.loads(text)).threshold_for(1_000)
+    return {
+        "update": round(float(np.median(taken[16:])), 4),
+        "replay": round(time.process_time() - begin, 2),
+        "bytes": len(text),
+    }
 
 
 WANDERING: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {

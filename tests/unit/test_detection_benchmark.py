@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from benchmarks.detection_cells import _summary, with_defaults
+from benchmarks.detection_figures import interval
 from benchmarks.detection_lives import first_alarm, ranked, statistics, thresholds
-from benchmarks.detection_page import interval
 from benchmarks.detection_rivals import (
     equal_threshold,
     ks_distance,
