@@ -143,10 +143,9 @@ def ended_at(context: Context, looks: list[WindowOutcome]) -> tuple[str, datetim
     if any(look.alarm for look in own):
         return None
     judged = [look for look in own if look.threshold is not None or look.state == "spent"]
-    spent = next((look for look in judged if look.state == "spent"), None)
     full = judged[context.settings.monitoring.windows - 1 :][:1]
-    last = spent or (full[0] if full else None)
-    return (life.name, life.started_at, last.at) if last is not None else None
+    over = [look.at for look in (*full, *(look for look in judged if look.state == "spent"))]
+    return (life.name, life.started_at, min(over)) if over else None
 
 
 def _life(context: Context, looks: list[WindowOutcome], *, now: datetime) -> None:

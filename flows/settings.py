@@ -212,10 +212,10 @@ class Alerts(Section):
     @field_validator("channels", "escalate_to")
     @classmethod
     def _parses(cls, value: list[str]) -> list[str]:
-        import apprise
+        from monitoring.channels import understood
 
         for number, url in enumerate(value, start=1):
-            if apprise.Apprise.instantiate(url, suppress_exceptions=True) is None:
+            if not understood(url):
                 # Only what is a scheme is shown: without one, the text before a colon may be a name or a key.
                 scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}(?=://)", url)
                 shown = f"{scheme.group(0)}:…" if scheme else "no scheme"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,27 @@ def names(channels: Sequence[str]) -> list[str]:
     'mailto-299cf9'
     """
     return [f"{url.split(':', 1)[0]}-{hashlib.sha256(url.encode()).hexdigest()[:6]}" for url in channels]
+
+
+def understood(url: str) -> bool:
+    """Whether Apprise makes something of an address; nothing is sent.
+
+    >>> understood("json://127.0.0.1:8080/hook"), understood("nonsense://me:secret@host")
+    (True, False)
+    """
+    return _target(url) is not None
+
+
+def _target(url: str) -> Any:
+    import apprise
+
+    # Apprise logs an address that it does not know as it stands, with what is secret in it.
+    log = logging.getLogger("apprise")
+    before, log.disabled = log.disabled, True
+    try:
+        return apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    finally:
+        log.disabled = before
 
 
 def begin_sending(
@@ -55,7 +77,7 @@ def begin_sending(
 def _notify(url: str, document: Mapping[str, Any], timeout: float) -> bool:
     import apprise
 
-    target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    target = _target(url)
     if target is None:
         return False
     # Apprise gives a receiver 4 s by itself; an answer that comes later would count as a failure, and double.

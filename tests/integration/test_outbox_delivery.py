@@ -10,11 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.errors import BadConfig
+from flows.settings import load_settings
 from monitoring.alerts import Message
 from monitoring.outbox import Outbox
 
@@ -28,16 +32,20 @@ class Receiver:
 
     def __init__(self, port: int = 0) -> None:
         self.titles: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
         self.status, self.delay = 200, 0.0
+        self.refuses = ""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.titles.append(json.loads(body)["title"])
+                receiver.bodies.append(json.loads(body))
                 time.sleep(receiver.delay)
                 try:
-                    self.send_response(receiver.status)
+                    refused = receiver.refuses == receiver.titles[-1]
+                    self.send_response(400 if refused else receiver.status)
                     self.end_headers()
                 except BrokenPipeError:
                     pass  # the sender has gone
@@ -179,3 +187,190 @@ def test_an_address_that_apprise_does_not_know_never_counts_as_sent(tmp_path: Pa
     outbox = Outbox(tmp_path)
     outbox.put(OPENED, ["nonsense://somewhere"])
     assert outbox.deliver(["nonsense://somewhere"]).waiting == 1
+
+
+def test_down_then_500_then_slow_then_back_each_incident_arrives_once(tmp_path: Path) -> None:
+    """Three incidents, told while the receiver goes through all its troubles."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"json://127.0.0.1:{port}/hooks/{SECRET}"
+    told = [Message(f"incident {number}", "...", "failure", f"line-a-{number}", "opened") for number in range(3)]
+    outbox = Outbox(tmp_path)
+
+    def round_of(message: Message) -> None:
+        outbox.put(message, [url])
+        outbox.deliver([url], timeout=0.5)
+
+    round_of(told[0])  # nobody listens
+    receiver = Receiver(port)
+    try:
+        receiver.status = 500
+        round_of(told[1])
+        refused = len(receiver.bodies)
+        assert refused >= 1
+        receiver.status, receiver.delay = 200, 1.2  # slower than the time-out
+        round_of(told[2])
+        until(lambda: outbox.deliver([url], timeout=0.5).waiting == 0)
+        receiver.delay = 0.0
+        for _ in range(3):
+            outbox.deliver([url], timeout=0.5)
+        taken = [(body["key"], body["state"]) for body in receiver.bodies[refused:]]
+        assert taken == [(message.key, message.state) for message in told]
+    finally:
+        receiver.stop()
+
+
+def test_the_key_stands_apart_from_the_text_for_receivers(receiver: Receiver, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.put(OPENED, [receiver.url])
+    outbox.deliver([receiver.url])
+    [body] = receiver.bodies
+    assert (body["key"], body["state"], body["type"]) == (OPENED.key, "opened", "failure")
+    assert body["message"].endswith(f"[{body['id']}]")
+    assert [each["id"] for each in outbox.thread(OPENED.key)] == [body["id"]]
+
+
+def test_messages_of_one_moment_go_out_in_the_order_in_which_they_were_put(receiver: Receiver, tmp_path: Path) -> None:
+    at = datetime(2026, 4, 6, tzinfo=UTC)
+    outbox = Outbox(tmp_path)
+    for number in range(12):
+        outbox.put(Message(str(number), "...", "info", f"k{number}", "opened"), [receiver.url], at=at)
+    outbox.deliver([receiver.url])
+    assert receiver.titles == [str(number) for number in range(12)]
+
+
+DELIVER = (
+    "import sys; from pathlib import Path; from monitoring.outbox import Outbox; "
+    "print(Outbox(Path(sys.argv[1])).deliver([sys.argv[2]], timeout=0.5).waiting, flush=True)"
+)
+
+
+def deliver_elsewhere(folder: Path, url: str) -> subprocess.Popen[str]:
+    """One round of deliveries in a process that ends right after it, as a scheduled run does."""
+    return subprocess.Popen(
+        [sys.executable, "-c", DELIVER, str(folder), url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_process_that_ends_before_a_slow_answer_does_not_make_the_next_one_send_again(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    Outbox(tmp_path).put(OPENED, [receiver.url])
+    receiver.delay = 2.0
+    first = deliver_elsewhere(tmp_path, receiver.url)
+    assert first.stdout is not None and first.stdout.readline() == "1\n"  # its round is over, its answer still to come
+    second = deliver_elsewhere(tmp_path, receiver.url)
+    for process in (first, second):
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert receiver.titles == [OPENED.subject]
+    assert Outbox(tmp_path).waiting() == 0
+
+
+def test_a_process_killed_in_the_middle_of_a_sending_sends_it_again_with_the_same_id(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    Outbox(tmp_path).put(OPENED, [receiver.url])
+    receiver.delay = 5.0
+    killed = deliver_elsewhere(tmp_path, receiver.url)
+    until(lambda: len(receiver.bodies) == 1, seconds=30)
+    killed.kill()
+    killed.communicate()
+    receiver.delay = 0.0
+    assert Outbox(tmp_path).deliver([receiver.url]).delivered == 1
+    assert len({body["id"] for body in receiver.bodies}) == 1
+    assert len(receiver.bodies) == 2, "nobody can know whether it arrived: at least once, with a key"
+
+
+def test_a_message_that_waits_for_an_address_that_was_changed_goes_to_the_new_one(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        gone = f"json://127.0.0.1:{probe.getsockname()[1]}/old-token"
+    outbox = Outbox(tmp_path)
+    outbox.put(OPENED, [gone])
+    outbox.put(HELD, [gone, receiver.url])
+    assert outbox.deliver([gone, receiver.url]).waiting == 2
+    assert receiver.titles == [HELD.subject]
+    assert outbox.deliver([receiver.url]).waiting == 0
+    assert receiver.titles == [HELD.subject, OPENED.subject], "each once, also the one that had it already"
+
+
+def test_an_escalation_goes_further_and_other_messages_do_not(receiver: Receiver, tmp_path: Path) -> None:
+    superior = Receiver()
+    try:
+        outbox = Outbox(tmp_path)
+        escalated = Message("nobody has answered", "...", "failure", OPENED.key, "escalated")
+        outbox.put(OPENED, [receiver.url])
+        outbox.put(escalated, [receiver.url], further=[superior.url])
+        assert outbox.deliver([receiver.url], further=[superior.url]).delivered == 2
+        assert receiver.titles == [OPENED.subject, escalated.subject]
+        assert superior.titles == [escalated.subject]
+    finally:
+        superior.stop()
+
+
+def test_one_message_that_a_channel_never_takes_does_not_hold_up_the_next(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.refuses = OPENED.subject
+    outbox = Outbox(tmp_path)
+    outbox.put(OPENED, [receiver.url])
+    outbox.put(HELD, [receiver.url])
+    for _ in range(3):
+        outbox.deliver([receiver.url])
+    assert HELD.subject in receiver.titles
+    assert outbox.waiting() == 1
+
+
+def test_many_processes_that_put_and_deliver_at_once_double_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from monitoring.alerts import Message; "
+        "from monitoring.outbox import Outbox; outbox = Outbox(Path(sys.argv[1]))\n"
+        "for number in range(8):\n"
+        "    outbox.put(Message(str(number), '...', 'info', f'k{number}', 'opened'), [sys.argv[2]])\n"
+        "    outbox.deliver([sys.argv[2]])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), receiver.url]
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
+    for process in running:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    Outbox(tmp_path).deliver([receiver.url])
+    assert sorted(receiver.titles) == [str(number) for number in range(8)]
+    lines = (tmp_path / "alerts.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["subject"] for line in lines) == [str(number) for number in range(8)]
+
+
+def test_a_line_that_a_dead_process_left_half_written_spoils_nothing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.put(OPENED)
+    [document] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    (tmp_path / "alerts.jsonl").write_text(json.dumps({"id": document["id"]})[:-1])
+    assert outbox.deliver().delivered == 1
+    last = (tmp_path / "alerts.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["subject"] == OPENED.subject
+
+
+@pytest.mark.parametrize(
+    "alerts",
+    [
+        "{channels: ['nothing://me:T0pSecretToken@host']}",
+        "{channels: ['T0pSecretToken:8080/x']}",
+        "{channels: ['hooks.example.com/T0pSecretToken:x']}",
+        "{channels: 'mailto://me:T0pSecretToken@host'}",
+        "{channels: [{url: T0pSecretToken}]}",
+        "{escalate_to: ['slack://T0pSecretToken']}",
+        "['json://me:T0pSecretToken@host']",
+    ],
+)
+def test_an_address_that_does_not_parse_is_refused_at_the_load_and_never_printed(
+    tmp_path: Path, alerts: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"name: a\ndata: {{label: y, numeric: [x], window: {{rows: 50}}}}\nalerts: {alerts}\n")
+    with pytest.raises(BadConfig, match="alerts") as caught:
+        load_settings(config)
+    for text in (str(caught.value), *capfd.readouterr(), caplog.text):
+        assert SECRET not in text
