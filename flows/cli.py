@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli_audit import audit_app, explain
 from flows.cli_people import alerts_app, config_app, quarantine_app
 from flows.console import (
     DEFAULT_WORKSPACE,
@@ -31,6 +32,8 @@ app = typer.Typer(
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(config_app, name="config")
+app.add_typer(audit_app, name="audit")
+app.command("explain")(explain)
 
 
 class Change(StrEnum):

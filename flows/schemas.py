@@ -132,8 +132,19 @@ TABLES: dict[str, pa.Schema] = {
     ),
     # the newest record of a key is its state
     "incidents": pa.schema({"key": _TEXT, "number": _INT, "event": _TEXT, "record": _TEXT, "at": TIME}),
+    # a chain: `number` counts from 0 without a gap, `hash` is of the entry with the hash of the one before
     "ledger": pa.schema(
-        {"key": _TEXT, "at": TIME, "actor": _TEXT, "action": _TEXT, "subject": _TEXT, "details": _TEXT}
+        {
+            "key": _TEXT,
+            "at": TIME,
+            "actor": _TEXT,
+            "action": _TEXT,
+            "subject": _TEXT,
+            "details": _TEXT,
+            "number": _INT,
+            "previous": _TEXT,
+            "hash": _TEXT,
+        }
     ),
 }
 """Name of each table -> its declared columns (Arrow types)."""
