@@ -14,7 +14,7 @@ import pandas as pd
 from flows.context import Context
 from flows.dataset import window_bounds, window_of
 from flows.lives import Life, reference_of
-from flows.store import current_labels, current_rows
+from flows.store import current_rows
 
 SAMPLE_ROWS = 5_000
 """Most rows of window and reference that are compared: more would find nothing that matters."""
@@ -70,7 +70,8 @@ def look_early(context: Context, life: Life, *, now: datetime) -> list[EarlySign
             continue
         if reference is None:
             reference = _reference_rows(context, life)
-        labelled = int(part["_id"].isin(current_labels(store, columns=["_id"])["_id"]).sum())
+        labelled = int(store.sql("SELECT count(DISTINCT l._id) AS n FROM labels l JOIN part p ON l._id = p._id",
+                                 part=part[["_id"]])["n"].iloc[0])  # fmt: skip
         sign = _look(context, life, window, part, reference, labelled, now)
         if _record(context, sign):
             found.append(sign)

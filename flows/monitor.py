@@ -154,7 +154,11 @@ def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindo
             continue
         if attempts.get(window, -1) >= int(labelled.sum()):
             continue
-        due.append(DueWindow(window, start, end, labels_due, part[labelled].assign(_rows=len(part))))
+        due.append(
+            DueWindow(
+                window, start, end, labels_due, (part if labelled.all() else part[labelled]).assign(_rows=len(part))
+            )
+        )
     return due
 
 
@@ -168,10 +172,13 @@ def judge(
     threshold: in place of the scan's own, for a drill.
     """
     settings, store = context.settings, context.store
-    score_rows(
-        store, context.tracker, settings, context.workspace, now=now, ids=due.rows["_id"], version=life.model_version
-    )
     judged = with_losses(context, due.rows, life.model_version)
+    if len(judged) < len(due.rows):
+        missing_ids = due.rows.loc[~due.rows["_id"].isin(judged["_id"]), "_id"]
+        score_rows(
+            store, context.tracker, settings, context.workspace, now=now, ids=missing_ids, version=life.model_version
+        )
+        judged = with_losses(context, due.rows, life.model_version)
     total = int(due.rows["_rows"].iloc[0]) if len(due.rows) else 0
     base: dict[str, Any] = {
         "life": life.name, "window": due.window, "start": due.start, "end": due.end, "rows": total,

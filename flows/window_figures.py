@@ -1,5 +1,8 @@
 """The figures of one judged window: champion and ERM reference on the same rows, and how far the loss sits in few."""
 
+# Queries hold only our own words and the number of a model version.
+# ruff: noqa: S608
+
 from __future__ import annotations
 
 from dataclasses import asdict
@@ -52,25 +55,34 @@ def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFr
     from monitoring.losses import FLOOR, regression_losses, row_losses
 
     settings = context.settings
-    predictions = context.store.read(
-        "predictions",
-        columns=["_id", "_version", "prediction", "value", "probabilities"],
-        where=f"model_version = '{version}'",
+    classify = settings.task.kind == "classification"
+    predictions = context.store.arrow(
+        f"SELECT _id, _version, prediction, {'probabilities' if classify else 'value'} FROM predictions "
+        f"WHERE model_version = '{version}' AND _id IN (SELECT _id FROM wanted) "
+        "QUALIFY row_number() OVER (PARTITION BY _id, _version) = 1",
+        wanted=rows[["_id"]],
     )
-    joined = rows.merge(predictions, on=["_id", "_version"], how="inner").drop_duplicates("_id")
+    # The lists of probabilities stay out of the join and of pandas: an object for each row would fill the memory.
+    light = predictions.select(["_id", "_version", "prediction", *([] if classify else ["value"])]).to_pandas()
+    light["_place"] = np.arange(len(light))
+    narrow = rows[["_id", "_version"]].merge(light, on=["_id", "_version"], how="left")
+    keep = (narrow["_place"].notna() & ~narrow["_id"].duplicated()).to_numpy()
+    # Rows are wide and may be many: they are copied only where some are left out.
+    joined = (rows if keep.all() else rows[keep]).reset_index(drop=True)
+    told = (narrow if keep.all() else narrow[keep]).reset_index(drop=True)
+    joined = joined.assign(**{name: told[name] for name in told.columns if name not in {"_id", "_version", "_place"}})
+    places = told["_place"].to_numpy(dtype=np.int64)
     if joined.empty:
         return joined.assign(loss=pd.Series(dtype=float))
-    if settings.task.kind == "classification":
+    if classify:
         classes = context.tracker.load(version).classes or []
+        lists = predictions["probabilities"].combine_chunks()
+        table = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)[places]
         # A class that was added after the training got no probability at all: the model is as wrong as can be.
         loss = np.full(len(joined), -np.log(FLOOR))
         known = joined["label"].isin(classes).to_numpy()
         if known.any():
-            loss[known] = row_losses(
-                joined.loc[known, "label"].to_numpy(),
-                classes=classes,
-                probabilities=np.vstack(joined.loc[known, "probabilities"].tolist()),
-            )
+            loss[known] = row_losses(joined.loc[known, "label"].to_numpy(), classes=classes, probabilities=table[known])
     else:
         scale = context.tracker.load(version).target_scale or (0.0, 1.0)
         loss = regression_losses(joined["label_value"].to_numpy(float), joined["value"].to_numpy(float), scale[1])
@@ -89,14 +101,15 @@ def figures_by_version(context: Context, rows: pd.DataFrame) -> list[dict[str, A
     """
     from softad.figures import cvar
 
-    told = context.store.sql(
-        'SELECT _id, _version, arg_min(model_version, "at") AS told FROM predictions GROUP BY _id, _version'
+    mine = context.store.sql(
+        'SELECT p._id, arg_min(p.model_version, p."at") AS told FROM predictions p '
+        "JOIN wanted w ON p._id = w._id AND p._version = w._version GROUP BY p._id",
+        wanted=rows[["_id", "_version"]],
     )
-    mine = rows[["_id", "_version"]].merge(told, on=["_id", "_version"], how="inner")
     versions = sorted(mine["told"].unique(), key=lambda name: (len(str(name)), str(name)))
     found = []
     for version in versions if len(versions) > 1 else []:
-        part = rows[rows["_id"].isin(mine.loc[mine["told"] == version, "_id"])]
+        part = rows.merge(mine.loc[mine["told"] == version, ["_id"]], on="_id")
         losses = with_losses(context, part, str(version))["loss"].to_numpy(float)
         if losses.size:
             found.append({

@@ -33,6 +33,7 @@ from monitoring.slice_statistics import (
     Usual,
     code_column,
     evidence,
+    powers_of,
     resampled_excess,
     row_scores,
 )
@@ -152,6 +153,7 @@ def attribute(
     threshold = float(np.quantile(before, level))
     tail, tail_before = np.maximum(now - threshold, 0.0), np.maximum(before - threshold, 0.0)
     scores, scores_before = row_scores(now, before, threshold)
+    powers = powers_of(scores)
     coded = [code_column(current[name], reference[name], name) for name in slices]
     binned = [range_column(current[name], reference[name], name) for name in ranges]
     families = (
@@ -171,15 +173,24 @@ def attribute(
                 tail=tail,
                 usual=usual,
                 drawn=resampled_excess(tail, tail_before, column, usual, resamples=resamples, rng=rng),
-                moved=evidence(scores, scores_before, column, handicaps=(HANDICAP, RANKING_HANDICAP)),
+                moved=evidence(powers, scores_before, column, handicaps=(HANDICAP, RANKING_HANDICAP)),
                 tried=2 * size if all(sizes) else size,
                 confidence=confidence,
                 total=total,
                 is_range=is_range,
             )
-    found.sort(key=lambda item: (not item.significant, -item.evidence, item.column, item.value))
+    found.sort(key=_place)
     kept = [item for place, item in enumerate(found) if place < keep or item.significant or item.grew]
     return Attribution(tuple(kept), total, tried, threshold, len(now), len(before))
+
+
+def _place(item: Finding) -> tuple[bool, float, str, str]:
+    """Order in which to look: what is beyond chance by how surely it carries more than its rows, then by evidence.
+
+    With many rows a machine and its line are both beyond chance; the machine carries as much with fewer rows.
+    """
+    weight = item.low - item.row_share if item.significant else item.evidence
+    return not item.significant, -weight, item.column, item.value
 
 
 def _check(*, level: float, confidence: float, resamples: int) -> None:

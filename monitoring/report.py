@@ -124,8 +124,10 @@ def run_report(
     ValueError: from the scan, for example where the window was judged already.
     OSError: a file cannot be written.
     """
-    labelled = current[current["loss"].notna()]
-    known = reference[reference["loss"].notna()]
+    # Rows may be many: they are copied only where some have no label.
+    labelled, known = (
+        frame if frame["loss"].notna().all() else frame[frame["loss"].notna()] for frame in (current, reference)
+    )
     units = labelled["_lot"].nunique() if scan.by_lots else len(labelled)
     limit = scan.threshold_for(units, window=window)
     if limit is not None and threshold is not None:

@@ -175,8 +175,17 @@ def row_scores(now: Floats, before: Floats, threshold: float) -> tuple[Floats, F
     return scores(now), scores(before)
 
 
+def powers_of(scores: Floats) -> Floats:
+    """First, second and third powers of scores (3, n), shape (3, 3, n): once for all columns.
+
+    >>> powers_of(np.array([[2.0], [3.0], [0.0]]))[2].tolist()
+    [[8.0], [27.0], [0.0]]
+    """
+    return np.stack([scores, scores**2, scores**3])
+
+
 def evidence(
-    scores: Floats, scores_before: Floats, column: SliceColumn, *, handicaps: Sequence[float] = (HANDICAP,)
+    powers: Floats, scores_before: Floats, column: SliceColumn, *, handicaps: Sequence[float] = (HANDICAP,)
 ) -> Floats:
     """By how many standard errors the rows of each value moved more than all others did; shape (handicaps, k).
 
@@ -185,31 +194,40 @@ def evidence(
 
     Parameters
     ----------
-    scores, scores_before: shapes (3, n) and (3, m), from `row_scores`.
+    powers: shape (3, 3, n), `powers_of` the window's scores.
+    scores_before: shape (3, m), from `row_scores`.
     handicaps: of the tail scores; one row of results each.
 
     >>> rng = np.random.default_rng(0)
     >>> codes, before = rng.integers(0, 4, 400), rng.integers(0, 4, 2000)
     >>> losses = rng.exponential(size=400) * np.where(codes == 2, 2.0, 1.0)
     >>> column = SliceColumn("machine", ["a", "b", "c", "d"], codes, before)
-    >>> int(evidence(*row_scores(losses, rng.exponential(size=2000), 2.3), column)[0].argmax())
+    >>> now, then = row_scores(losses, rng.exponential(size=2000), 2.3)
+    >>> int(evidence(powers_of(now), then, column)[0].argmax())
     2
     """
     rows, values = column.rows, len(column.names)
-    others = np.maximum(len(column.now) - rows, 1.0)
+    count = len(column.now)
+    others = np.maximum(count - rows, 1.0)
     results = []
-    for score, score_before in zip(scores, scores_before, strict=True):
+    for number, score_before in enumerate(scores_before):
         usual = Usual.of(score_before, column.before, values)
-        moved = score - usual.mean[column.now]
-        sums = np.bincount(column.now, weights=moved, minlength=values)
-        difference = sums / rows - (moved.sum() - sums) / others
-        variance = float(moved.var())
+        first, second, third = (np.bincount(column.now, weights=power[number], minlength=values) for power in powers)
+        # Moments of score - usual, from the powers' sums of each value: no pass over the rows for each of them.
+        sums = first - rows * usual.mean
+        mean = float(sums.sum()) / count
+        shift = usual.mean + mean
+        variance = float((second - 2 * shift * first + rows * shift**2).sum()) / count
+        difference = sums / rows - (sums.sum() - sums) / others
+        if variance < 1e-12:
+            variance = 0.0
         spread = (variance + float(score_before.var())) / 2
         if variance == 0.0 or spread == 0.0:
             results.append(np.zeros(values))
             continue
         error = spread * (1 / rows + 1 / others) + usual.trust**2 * spread / np.maximum(column.rows_before, 1.0)
-        skewness = float(((moved - moved.mean()) ** 3).mean() / variance**1.5)
+        cubes = third - 3 * shift * second + 3 * shift**2 * first - rows * shift**3
+        skewness = float(cubes.sum()) / count / variance**1.5
         results.append(_unskew(difference / np.sqrt(error), skewness / np.sqrt(rows)))
     normal, inside, size = results
     tail = np.maximum(inside, size)
