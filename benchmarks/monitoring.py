@@ -110,7 +110,8 @@ def stage(folder: Path, rows: int) -> dict[str, Any]:
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     html = (context.workspace.reports / str(outcome.report)).with_suffix(".html")
     return {"seconds": seconds, "cpu_seconds": cpu, "bytes": peak(), "rows": outcome.labelled,
-            "verdict": outcome.verdict, "value": outcome.details["value"], "html_bytes": html.stat().st_size}  # fmt: skip
+            "verdict": outcome.verdict, "value": outcome.details["value"],
+            "html_bytes": html.stat().st_size}  # fmt: skip
 
 
 def preset(folder: Path, rows: int) -> dict[str, Any]:

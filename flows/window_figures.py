@@ -14,6 +14,9 @@ import pandas as pd
 from flows.context import Context
 from flows.lives import Life, reference_of
 
+BATCH = 100_000
+"""Rows that the reference model judges at a time."""
+
 
 def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[str, Any]:
     """The three figures of champion and ERM reference on the same rows, and the loss concentration."""
@@ -32,7 +35,12 @@ def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[s
 
         told = judged if plain.classes is None else judged[judged["label"].isin(plain.classes)]
         truth = told["label"] if settings.task.kind == "classification" else told["label_value"]
-        other = plain.row_losses(told, truth.to_numpy(), images=image_reader(context.workspace))
+        # In parts: a model's copies of many rows' features would take more memory than the rows.
+        other = np.concatenate([
+            plain.row_losses(told[start : start + BATCH], truth.to_numpy()[start : start + BATCH],
+                             images=image_reader(context.workspace))
+            for start in range(0, max(len(told), 1), BATCH)
+        ])  # fmt: skip
         figures["erm"] = figures_document(three_figures(other, seed=settings.monitoring.seed))
     if settings.task.kind == "classification":
         wrong = judged["prediction"].astype(str) != judged["label"].astype(str)
