@@ -74,7 +74,9 @@ def later_tasks(cells: dict[str, Any]) -> dict[str, Task]:
         for n, m in CELLS
         for change, strength in CHANGED
     }
-    slow: dict[str, Task] = {"ages": (at_ages, ()), "chosen": (chosen, ()), "cost": (cost, ())}
+    slow: dict[str, Task] = {"ages": (at_ages, ()), "cost": (cost, ())} | {
+        f"chosen/{part}": (chosen, (part,)) for part in (0, 1)
+    }
     whole: dict[str, Task] = {
         f"class/{law}/{n}/{m}/{part}": (through_class, (law, n, m, part))
         for part in range(PARTS)

@@ -34,12 +34,12 @@ from benchmarks.detection_rivals import (
     rival_statistics,
     rivals,
 )  # fmt: skip
-from monitoring.effect import ordinary_variance
+from monitoring.effect import ordinary_change
 from monitoring.lives import SCALES, History, components
 from monitoring.lots import LOT_STATISTICS
 from monitoring.ranks import scores_of
 from monitoring.scan import ConcentrationScan
-from monitoring.weeks import WeekSums
+from monitoring.weeks import WeekSums, prior_variance
 from softad.simulation_losses import BASE, loss_law
 
 BUDGETS = (0.05, 0.10)
@@ -178,10 +178,10 @@ def labelled(rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
     return losses, np.where(hard, rng.integers(0, 15, rows), rng.integers(0, 43, rows)).astype(float)
 
 
-def chosen(size: Size) -> dict[str, Any]:
-    """Suspicious rows are labelled ten times as often as the others, with known probabilities."""
-    alarms, horizon = 0, 26
-    for life in range(size.through_class // 2):
+def chosen(part: int, size: Size) -> dict[str, Any]:
+    """Suspicious rows are labelled ten times as often as the others, with known probabilities; one of two parts."""
+    alarms, horizon, lives = 0, 26, size.through_class // 2
+    for life in range(part * lives, (part + 1) * lives):
         rng = generator("chosen", life)
 
         def draw(rows: int, rng: np.random.Generator = rng) -> tuple[Array, Array]:
@@ -199,7 +199,7 @@ def chosen(size: Size) -> dict[str, Any]:
             if scan.update(losses, probabilities=chance).alarm:
                 alarms += 1
                 break
-    return {"0.1": [alarms, size.through_class // 2]}
+    return {"0.1": [alarms, lives]}
 
 
 def cost(_size: Size) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def cautious(reference: int, counts: Array, weeks: int) -> dict[int, Array]:
     found = {scale: np.full((looks, lives), -np.inf) for scale in SCALES}
     shape = (len(scores.names), lives)
     history = History(total=np.zeros(shape))
-    prior = ordinary_variance(EFFECT)
+    prior = prior_variance(scores.moved, ordinary_change(EFFECT))[:, None]
     sums: list[Array] = []
     rows: list[int] = []
     # Windows that have left each scale, and so count as ordinary weeks.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.effect import BinnedLosses, effect_of, ordinary_variance
+from monitoring.effect import BinnedLosses, effect_of, ordinary_change
 from monitoring.life import Counts, Life
 from monitoring.lives import SCALES
 from monitoring.ranks import jitter
@@ -118,9 +118,7 @@ class Course:
     def _compare(self, result: ScanResult) -> ScanResult:
         """Statistic and effect of the newest window; the alarm, where there is a threshold."""
         tie = float(jitter([result.window], self.seed, "statistic")[0])
-        parts = sorted(
-            self.life.components(tie, ordinary_variance(self.relevant_effect)), key=lambda part: -part.highest
-        )
+        parts = sorted(self.life.components(tie, ordinary_change(self.relevant_effect)), key=lambda part: -part.highest)
         statistic, threshold = parts[0].highest, result.threshold
         # The effect is sought in the windows that alarm; where none do, in those that come nearest.
         alarming = [part for part in parts if threshold is not None and part.highest > threshold] or parts[:1]

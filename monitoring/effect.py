@@ -147,21 +147,16 @@ class Effect:
     beyond_weeks: bool = True
 
 
-def ordinary_variance(relevant_effect: float | None) -> float:
-    """Variance between ordinary weeks' mean scores, as it is thought beforehand; in units of a row's score variance.
+def ordinary_change(relevant_effect: float | None) -> float:
+    """By what share ordinary weeks are thought to change the number of hard rows, before any week was seen.
 
-    Three quarters of the smallest relevant change of the share of hard rows as its standard deviation, which is 1.9
-    points at the default: who would not be told of a smaller change sees such weeks as ordinary. 0 where every effect
-    is relevant.
+    The smallest relevant change, as a standard deviation: who would not be told of a smaller one sees such weeks as
+    ordinary. 0 where every effect is relevant.
 
-    >>> round(ordinary_variance(1.15) ** 0.5, 4), ordinary_variance(None)
-    (0.0625, 0.0)
+    >>> ordinary_change(1.15), ordinary_change(None)
+    (0.25, 0.0)
     """
-    if relevant_effect is None:
-        return 0.0
-    share = 1 - LEVEL
-    moved = 0.75 * (smallest_relevant(relevant_effect).hard - 1) * share
-    return float(moved**2 / (share * (1 - share)))
+    return 0.0 if relevant_effect is None else round(smallest_relevant(relevant_effect).hard - 1, 6)
 
 
 def smallest_relevant(relevant_effect: float) -> Level:

@@ -9,7 +9,7 @@ import numpy as np
 
 from monitoring.lives import SCALES, TIE, History, TwinLives, components
 from monitoring.ranks import SCORES, Floats, Integers, RankBins, scores_of
-from monitoring.weeks import WeekSums
+from monitoring.weeks import WeekSums, prior_variance
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,16 @@ class Life:
         self.total = self.total + counts.values
         self.ordinary = self._ordinary.plus(self._sums(counts), counts.units)
 
-    def components(self, tie: float, prior: float = 0.0) -> list[Reading]:
+    def components(self, tie: float, ordinary_change: float = 0.0) -> list[Reading]:
         """Every component of the statistic at the newest window, of every view.
 
         Parameters
         ----------
         tie: in (0, 1), parts equal lives.
-        prior: variance between ordinary weeks' mean scores, as it is thought beforehand.
+        ordinary_change: see `monitoring.effect.ordinary_change`.
         """
         found = []
-        inflation = self._inflation(prior)
+        inflation = self._inflation(prior_variance(self._scores.moved, ordinary_change))
         for view in range(len(self.views)):
             history = History(
                 sums=[self._scores.values @ counts.values[view][:, None] for counts in self.recent],
@@ -158,7 +158,7 @@ class Life:
     def _sums(self, counts: Counts) -> Floats:
         return np.asarray(counts.values @ self._scores.values.T)
 
-    def _inflation(self, prior: float) -> dict[tuple[int, str], Floats]:
+    def _inflation(self, prior: Floats) -> dict[tuple[int, str], Floats]:
         """By what ordinary weeks multiply each component's variance, (v, s), for each scale and baseline.
 
         The windows that a component sums are left out of what is thought ordinary: a change is not to hide itself.

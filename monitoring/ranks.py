@@ -147,11 +147,13 @@ class Scores:
     names: s of SCORES; one without mass in the reference is left out.
     values: (s, b) score of a row in bin b.
     skewness: (s,) third moment of each score under no change.
+    moved: (s,) by how much the mean of each score moves when rows above the 0.9 quantile become twice as many.
     """
 
     names: tuple[str, ...]
     values: Floats
     skewness: Floats
+    moved: Floats
 
 
 def scores_of(spacings: Integers, names: Sequence[str] = SCORES) -> Scores:
@@ -181,7 +183,8 @@ def scores_of(spacings: Integers, names: Sequence[str] = SCORES) -> Scores:
     }
     starts = np.cumsum(spacings) - spacings
     share = spacings / total
-    found, values, skewness = [], [], []
+    hard = starts >= round(total * TAIL_EDGES[0])
+    found, values, skewness, moved = [], [], [], []
     for name in names:
         score = np.add.reduceat(raw[name], starts) / spacings
         score = score - score @ share
@@ -192,4 +195,5 @@ def scores_of(spacings: Integers, names: Sequence[str] = SCORES) -> Scores:
         found.append(name)
         values.append(score)
         skewness.append(float((score**3) @ share))
-    return Scores(names=tuple(found), values=np.array(values), skewness=np.array(skewness))
+        moved.append(float(score[hard] @ share[hard] / (1 - share[hard].sum())))
+    return Scores(names=tuple(found), values=np.array(values), skewness=np.array(skewness), moved=np.array(moved))

@@ -21,8 +21,25 @@ CHANCE = 0.01
 """Weeks differ beyond chance where weeks that differ by chance alone would do so less often than this."""
 
 
-PRIOR_WEEKS = 4
+PRIOR_WEEKS = 6
 """What is thought of ordinary weeks beforehand counts as much as so many weeks that were seen."""
+
+LEAST_MOVE = 0.04
+"""No score's mean is thought to move by less between ordinary weeks, in units of a row's standard deviation."""
+
+
+def prior_variance(moved: Floats, change: float) -> Floats:
+    """Variance between ordinary weeks' mean scores as it is thought before any was seen, (s,).
+
+    Parameters
+    ----------
+    moved: (s,) by how much each score's mean moves when hard rows become twice as many.
+    change: share by which ordinary weeks change the number of hard rows; 0: weeks do not differ.
+
+    >>> prior_variance(np.array([0.3, 0.1]), 0.25).round(6), prior_variance(np.array([0.3, 0.1]), 0.0)
+    (array([0.005625, 0.0016  ]), array([0., 0.]))
+    """
+    return np.asarray(np.maximum(change * moved, LEAST_MOVE) ** 2 if change else np.zeros_like(moved))
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ class WeekSums:
             squares=self.squares + times * sums**2 / rows,
         )
 
-    def variance(self, prior: float) -> Floats:
+    def variance(self, prior: float | Floats) -> Floats:
         """Variance between the weeks' mean scores beyond chance, (v, s), scores having variance 1 within weeks.
 
         The usual estimate from a one-way layout, drawn towards `prior` by `PRIOR_WEEKS` weeks.
@@ -71,11 +88,11 @@ class WeekSums:
         >>> for mean in (-0.3, 0.3, 0.3, -0.3, 0.3, -0.3, 0.3, -0.3):
         ...     weeks = weeks.plus(np.array([[100 * mean]]), 100)
         >>> weeks.variance(0.0).round(3)
-        array([[0.059]])
+        array([[0.05]])
         """
         freedom = self.weeks - 1
         if freedom < 1:
-            return np.full_like(self.sums, prior)
+            return np.asarray(np.broadcast_to(prior, self.sums.shape))
         typical = (self.rows - self.rows_squared / self.rows) / freedom
         dispersion = (self.squares - self.sums**2 / self.rows) / freedom
         seen = (dispersion - 1) / typical
