@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -99,7 +100,17 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _reason(error: Exception) -> str:
-    """Our own sentences are for people; those of libraries may hold addresses with passwords, and are left out."""
-    if isinstance(error, PipelineError):
-        return f"{error}."[: -1 if str(error).endswith(".") else None]
-    return f"({type(error).__name__})"
+    """Our own sentences are for people; what libraries said, in brackets or alone, may hold passwords and is left out.
+
+    >>> _reason(Unavailable("MLflow at http://me:secret@host does not do its work (Max (retries) met); start it"))
+    'MLflow at http://host does not do its work; start it.'
+    >>> _reason(KeyError("secret"))
+    '(KeyError)'
+    """
+    if not isinstance(error, PipelineError):
+        return f"({type(error).__name__})"
+    sentence = re.sub(r"//[^/@\s]+@", "//", str(error))
+    inmost = re.compile(r"\s*\([^()]*\)")
+    while inmost.search(sentence):
+        sentence = inmost.sub("", sentence)
+    return f"{sentence.rstrip('.')}."
