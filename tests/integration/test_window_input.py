@@ -101,7 +101,9 @@ def test_labels_of_parts_that_never_came_are_kept_counted_and_shown(workspace: P
     assert (outcome.verdict, outcome.labelled, outcome.alarm) == ("too_few_labels", 0, False)
     now = after(LINE, 1) + timedelta(days=3)
     assert page_data(context, now=now).received.labels_without_row == len(week.labels)
-    assert "judgements of parts in quarantine or not delivered" in (workspace / "page" / "demo" / "index.html").read_text()
+    assert (
+        "judgements of parts in quarantine or not delivered" in (workspace / "page" / "demo" / "index.html").read_text()
+    )
     # Their parts come at last: the labels were waiting for them.
     strangers = week.inspections.assign(id=[f"stranger-{row}" for row in range(len(week.inspections))])
     put(workspace, "late.csv", strangers)
