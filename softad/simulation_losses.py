@@ -82,7 +82,7 @@ CHANGES = {
     "all a little harder": LossLaw(0.10, 1.3 * 1.5, 1.3 * EASY_SCALE),
     "passing": LossLaw(0.30, 0.5),
 }
-"""Where each change leads. "fewer but harder" leaves the mean nearly as it was; "passing" is over after four windows."""
+"""Where each change leads. "fewer but harder" nearly keeps the mean; "passing" is over after four windows."""
 
 
 def loss_law(change: str, *, windows_since: int, strength: float = 1.0) -> LossLaw:

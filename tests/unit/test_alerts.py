@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -418,3 +419,12 @@ def test_an_unknown_event_is_refused_by_name() -> None:
 def test_an_unknown_language_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="language is 'fr'"):
         render(INSPECT, "opened", "fr")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_readme_shows_what_is_sent(language: str) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    message = render(INSPECT, "opened", language)
+    assert message.subject in readme
+    for paragraph in message.body.split("\n\n")[:2]:
+        assert paragraph in readme
