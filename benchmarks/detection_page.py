@@ -92,7 +92,7 @@ def _done(document: dict[str, Any]) -> str:
     size, hours = document["size"], sum(document["seconds"].values()) / 3600
     return (
         f"Lives: {size['ranks']:,} a cell at rank level (one simulation serves every continuous law of losses), "
-        f"{size['weeks']:,} with wandering weeks, {size['changed']:,} for each change; {hours:.1f} hours of one core.\n"
+        f"{size['weeks']:,} with wandering weeks, {size['changed']:,} for each change; {hours:.1f} hours of a core that other work shared.\n"
     )
 
 
@@ -167,6 +167,11 @@ def _harder(cells: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for title, budget, counted in sorted(rows):
         yield f"| {title} | {budget:.2f} | {counted[1]:,} | {_share(counted)} | {_within(counted, budget)} |"
+    yield ""
+    yield (
+        "With 2,000 lives a budget that is kept exactly has its upper limit below 1.2 times in about four cells of "
+        "five; the same sizes stand in the table above with more lives, as ranks do not know the law of the losses."
+    )
     naive = [found["by rows, 0.05"] for name, found in cells.items() if name.startswith("lots/")]
     if naive:
         shares = [alarms / lives for alarms, lives in naive]
