@@ -92,7 +92,8 @@ def _done(document: dict[str, Any]) -> str:
     size, hours = document["size"], sum(document["seconds"].values()) / 3600
     return (
         f"Lives: {size['ranks']:,} a cell at rank level (one simulation serves every continuous law of losses), "
-        f"{size['weeks']:,} with wandering weeks, {size['changed']:,} for each change; {hours:.1f} hours of a core that other work shared.\n"
+        f"{size['weeks']:,} with wandering weeks, {size['changed']:,} for each change; {hours:.1f} hours "
+        "of a core that other work shared.\n"
     )
 
 
