@@ -21,6 +21,7 @@ from flows.store import current_labels, current_rows
 from flows.window_figures import figures_by_version, window_figures, with_losses
 
 if TYPE_CHECKING:
+    from monitoring.scan import ConcentrationScan
     from monitoring.verdict import Verdict
 
 MOSTLY_LABELLED = 0.8
@@ -247,12 +248,18 @@ def _look(
         details={
             "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,
             "versions": versions, "places": places, "range": _first_range(verdict),
-            "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
+            "weeks": _weeks(scan), "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
             "improvement": result.improvement, "drift_share": report.drift_share, "drifted": report.drifted,
         },
         report=report.json.name,
     )  # fmt: skip
     return outcome, scan.to_dict()
+
+
+def _weeks(scan: ConcentrationScan) -> dict[str, Any] | None:
+    """How much the weeks of the reference differ, where they are told apart."""
+    found = scan.week_variance
+    return None if found is None else {**asdict(found), "exceeds": found.exceeds}
 
 
 def _first_range(verdict: Verdict) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from monitoring.page_data import (
     PageData,
     Received,
     VersionLine,
+    Weeks,
     WindowPoint,
 )
 from monitoring.sentences import finding_sentence
@@ -78,7 +79,14 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         received=received(context, now=now),
         early=early_lines(context, looks),
         tracking_uri=context.tracker.uri,
+        weeks=_weeks(looks),
     )  # fmt: skip
+
+
+def _weeks(looks: list[WindowOutcome]) -> Weeks | None:
+    """The weeks of the reference, as the newest look tells of them."""
+    told = next((look.details["weeks"] for look in reversed(looks) if look.details.get("weeks")), None)
+    return None if told is None else Weeks(told["weeks"], told["spread"], told["by_chance"], told["exceeds"])
 
 
 def early_lines(context: Context, looks: list[WindowOutcome]) -> list[EarlyLine]:

@@ -148,6 +148,23 @@ class Received:
 
 
 @dataclass(frozen=True)
+class Weeks:
+    """How much the share of hard cases differed between the weeks of the reference.
+
+    Attributes
+    ----------
+    weeks: how many there were.
+    spread, by_chance: standard deviation of the weekly shares, as seen and as chance alone gives it.
+    exceeds: whether that is more than chance.
+    """
+
+    weeks: int
+    spread: float
+    by_chance: float
+    exceeds: bool
+
+
+@dataclass(frozen=True)
 class PageData:
     """The whole page of one model.
 
@@ -156,6 +173,7 @@ class PageData:
     points: the judged windows, oldest first.
     early: windows of which something was told before their labels, oldest first.
     named, named_window: the places of the window in which places were last looked at.
+    weeks: how much the weeks of the reference differ; None where they were not told apart.
 
     >>> from datetime import UTC
     >>> PageData("line-a", datetime(2026, 4, 6, tzinfo=UTC)).status
@@ -176,6 +194,7 @@ class PageData:
     received: Received = field(default_factory=Received)
     early: Sequence[EarlyLine] = ()
     tracking_uri: str = ""
+    weeks: Weeks | None = None
 
     @property
     def status(self) -> str:

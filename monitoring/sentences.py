@@ -20,19 +20,23 @@ def percent(share: float | None) -> str:
 
 
 def kind_of(finding: Finding) -> str:
-    """Which sentence fits: "carries" (beyond chance), "grew" (more rows, no harder) or "chance"."""
+    """Which sentence fits: "carries" or "carries_all" (beyond chance), "grew" (more rows, no harder) or "chance"."""
     if finding.significant:
-        return "carries"
+        # An interval that is a point says nothing more than the share.
+        return "carries_all" if percent(finding.low) == percent(1.0) else "carries"
     return "grew" if finding.grew else "chance"
 
 
 def finding_sentence(finding: Finding, language: str) -> str:
     """What one finding says.
 
+    >>> from dataclasses import replace
     >>> m07 = Finding("machine", "M07", share=0.72, low=0.6, high=0.8, row_share=0.1, rows=50, reference_row_share=0.1,
     ...     grew=False, significant=True, usual_share=0.1, growth_share=0.0, evidence=9.0)
     >>> finding_sentence(m07, "en")
     'machine M07 carries 72 % of the additional hard cases (60 % to 80 %), with 10 % of the parts.'
+    >>> finding_sentence(replace(m07, share=1.0, low=1.0, high=1.0), "en")
+    'machine M07 carries all of the additional hard cases, with 10 % of the parts.'
     """
     return words("page", language)[f"where.{kind_of(finding)}"].format_map(_values(finding, language))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitoring.dashboard import render_page, write_index, write_page
-from monitoring.page_data import LedgerLine, Named, OpenIncident, PageData, Received, WindowPoint
+from monitoring.page_data import LedgerLine, Named, OpenIncident, PageData, Received, Weeks, WindowPoint
 from monitoring.words import LANGUAGES, words
 
 AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
@@ -169,3 +169,12 @@ def test_the_names_in_the_zoom_chart_are_in_both_languages() -> None:
     series = next(attributes["data-series"] for _, attributes in found.tags if "data-series" in attributes)
     for language in LANGUAGES:
         assert words("page", language)["figures.tail"] in [one["name"][language] for one in json.loads(series or "[]")]
+
+
+@pytest.mark.parametrize("exceeds", [False, True])
+def test_how_much_ordinary_weeks_differ_is_told(exceeds: bool) -> None:
+    data = PageData("line-a", datetime(2026, 4, 6, tzinfo=UTC), "1", weeks=Weeks(8, 0.021, 0.013, exceeds))
+    page = render_page(data, "en")
+    assert "the share of hard cases differed by 2.1 points" in page
+    assert "偶然だけなら 1.3 です" in page
+    assert ("That is more than chance" in page) == exceeds
