@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,11 @@ class WindowOutcome:
 
 @dataclass(frozen=True)
 class DueWindow:
-    """A window whose labels had their time."""
+    """A window whose labels had their time.
+
+    `rows` are the labelled ones; from `due_windows` with what a window is told by, after `with_features` with all that
+    judging needs.
+    """
 
     window: str
     start: datetime | None
@@ -109,7 +113,8 @@ def close_windows(
     for due in due_windows(context, life, now=now):
         if progress is not None:
             progress(due.window)
-        outcome = judge(context, current_life(context.store) or life, due, now=now, threshold=threshold)
+        whole = with_features(context, due)
+        outcome = judge(context, current_life(context.store) or life, whole, now=now, threshold=threshold)
         if outcome is not None:
             outcomes.append(outcome)
     return outcomes
@@ -123,21 +128,23 @@ def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindo
     """
     settings, store = context.settings, context.store
     # A correction keeps its place in the order of arrival, so a row that trained the model never comes back here.
-    rows = current_rows(store, where=f"_seq > {life.after_seq}")
+    rows = current_rows(store, columns=["_id", "_version", "_seq", "_time", "_at"], where=f"_seq > {life.after_seq}")
     if rows.empty:
         return []
-    labels = current_labels(store)[["_id", "label", "label_value", "_time"]].rename(columns={"_time": "_label_time"})
-    rows = rows.assign(_window=window_of(rows, settings)).merge(labels, on="_id", how="left")
     judged = store.read("windows", columns=["life", "window", "state", "labelled"], where=f"life = '{life.name}'")
     final = set(judged.loc[judged["state"] != "too_few_labels", "window"])
+    newest = int(rows["_seq"].max())
+    rows = rows.assign(_window=window_of(rows, settings))
+    rows = rows[~rows["_window"].isin(final)]
+    if rows.empty:
+        return []
+    labels = current_labels(store, columns=["_id", "label", "label_value", "_time"])
+    rows = rows.merge(labels.rename(columns={"_time": "_label_time"}), on="_id", how="left")
     attempts = judged.groupby("window")["labelled"].max().to_dict()
     age = timedelta(days=settings.monitoring.label_age_days)
-    newest = int(rows["_seq"].max())
     due = []
     for key, part in rows.groupby("_window", sort=True):
         window = str(key)
-        if window in final:
-            continue
         arrived = part["_at"].max().to_pydatetime()
         if settings.data.window.period is not None:
             start, end = window_bounds(window, settings)
@@ -161,6 +168,27 @@ def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindo
             )
         )
     return due
+
+
+def with_features(context: Context, due: DueWindow) -> DueWindow:
+    """The window with its rows' features: read when its turn comes, since rows are wide and windows may be many."""
+    if due.rows.empty:
+        return due
+    data = context.settings.data
+    names = dict.fromkeys(["_id", "_version", "_image", *data.numeric, *data.categorical, *data.slices])
+    present = set(context.store.columns("inspections").names)
+    first, last = int(due.rows["_seq"].min()), int(due.rows["_seq"].max())
+    features = current_rows(
+        context.store, columns=[name for name in names if name in present], where=f"_seq BETWEEN {first} AND {last}"
+    )
+    known = features["_id"].isin(due.rows["_id"])
+    features = (features if known.all() else features[known]).reset_index(drop=True)
+    # Both are in order of arrival, so nothing has to be looked up.
+    narrow = due.rows.sort_values(["_seq", "_id"], kind="stable", ignore_index=True)
+    if not narrow["_id"].equals(features["_id"]):
+        raise ValueError(f"window {due.window}: its rows changed while they were read")
+    told = [name for name in narrow.columns if name not in features.columns]
+    return replace(due, rows=features.assign(**{name: narrow[name] for name in told}))
 
 
 def judge(
