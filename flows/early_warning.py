@@ -13,7 +13,7 @@ import pandas as pd
 
 from flows.context import Context
 from flows.dataset import window_bounds, window_of
-from flows.lives import Life, reference_of
+from flows.lives import Life, in_reference, reference_of
 from flows.store import current_rows
 
 SAMPLE_ROWS = 5_000
@@ -138,7 +138,7 @@ def _look(
 def _reference_rows(context: Context, life: Life) -> pd.DataFrame:
     """A sample of the reference's rows with their features, and `_loss`."""
     reference = reference_of(context.store, life).rename(columns={"loss": "_loss"})
-    places = current_rows(context.store, columns=["_id", "_seq"]).merge(reference[["_id", "_loss"]], on="_id")
+    places = current_rows(context.store, columns=["_id", "_seq"], where=in_reference(life))
     chosen = _sampled(places["_seq"].to_numpy(), context.settings.monitoring.seed)
     return _rows_of(context, chosen).merge(reference[["_id", "_loss"]], on="_id")
 

@@ -14,7 +14,7 @@ import pandas as pd
 from flows.context import Context
 from flows.dataset import window_bounds, window_of
 from flows.early_warning import look_early
-from flows.lives import Life, current_life, extend_reference, reference_of
+from flows.lives import Life, current_life, extend_reference, in_reference, reference_of
 from flows.score import score_rows
 from flows.settings import Settings
 from flows.store import current_labels, current_rows
@@ -175,14 +175,17 @@ def with_features(context: Context, due: DueWindow) -> DueWindow:
     if due.rows.empty:
         return due
     data = context.settings.data
-    names = dict.fromkeys(["_id", "_version", "_image", *data.numeric, *data.categorical, *data.slices])
+    names = dict.fromkeys(["_id", "_seq", "_version", "_image", *data.numeric, *data.categorical, *data.slices])
     present = set(context.store.columns("inspections").names)
     first, last = int(due.rows["_seq"].min()), int(due.rows["_seq"].max())
     features = current_rows(
-        context.store, columns=[name for name in names if name in present], where=f"_seq BETWEEN {first} AND {last}"
-    )
-    known = features["_id"].isin(due.rows["_id"])
-    features = (features if known.all() else features[known]).reset_index(drop=True)
+        context.store, columns=[name for name in names if name in present], where=f"_seq BETWEEN {first} AND {last}",
+        ordered=False,
+    )  # fmt: skip
+    # Nearly always the window is all there is between its first and its last row.
+    if len(features) != len(due.rows):
+        features = features[features["_id"].isin(due.rows["_id"])]
+    features = features.sort_values(["_seq", "_id"], kind="stable", ignore_index=True)
     # Both are in order of arrival, so nothing has to be looked up.
     narrow = due.rows.sort_values(["_seq", "_id"], kind="stable", ignore_index=True)
     if not narrow["_id"].equals(features["_id"]):
@@ -362,11 +365,13 @@ def outcomes(context: Context) -> list[WindowOutcome]:
 def reference_rows(context: Context, life: Life) -> pd.DataFrame:
     """The reference of a life with the features and slices of its rows."""
     reference = reference_of(context.store, life)
-    wanted = [*dict.fromkeys([*context.settings.data.numeric, *context.settings.data.categorical,
-                              *context.settings.data.slices])]  # fmt: skip
-    rows = current_rows(context.store)
-    present = [name for name in wanted if name in rows.columns]
-    return reference.merge(rows[["_id", *present]], on="_id", how="left")
+    data, kept = context.settings.data, set(context.store.columns("inspections").names)
+    wanted = dict.fromkeys([*data.numeric, *data.categorical, *data.slices])
+    # Only the reference's rows are read: all that ever came in are many more.
+    rows = current_rows(
+        context.store, columns=["_id", *(name for name in wanted if name in kept)], where=in_reference(life)
+    )
+    return reference.merge(rows, on="_id", how="left")
 
 
 def _prune_reports(context: Context, *, keep: int) -> None:
