@@ -27,10 +27,13 @@ from scipy.stats import binomtest
 
 from flows.comparison import Comparison, Gate, Margins
 from flows.gates import judge
+from softad.figures import cvar
+from softad.simulation_losses import LossLaw
 
 RESULTS = Path(__file__).parent / "results"
 ROWS, SLICES, FIRST_ROWS, DEFECTS, NOISE = 2_000, 20, 300, 0.1, 0.1
 CALIBRATION_ROWS = 1_000_000
+LAW = LossLaw(0.1, 1.5)
 Array = np.ndarray
 
 
@@ -54,11 +57,6 @@ class Truth:
     won: float = 0.01
 
 
-def losses(rng: np.random.Generator, rows: int) -> Array:
-    hard = rng.random(rows) < 0.1
-    return np.where(hard, rng.gamma(2.0, 1.5, rows), rng.gamma(1.0, 0.15, rows))
-
-
 def challenger(old: Array, truth: Truth, limits: tuple[float, float], rng: np.random.Generator, first: Array) -> Array:
     noise = np.exp(rng.normal(0.0, NOISE, old.size) - NOISE**2 / 2)
     factor = np.where(old <= limits[0], truth.easy, truth.hard) * np.where(old > limits[1], truth.hardest, 1.0)
@@ -66,16 +64,14 @@ def challenger(old: Array, truth: Truth, limits: tuple[float, float], rng: np.ra
 
 
 def figures(values: Array) -> dict[str, float]:
-    worst = np.sort(values)[-values.size // 10 :]
-    return {"mean": float(values.mean()), "tail": float(worst.mean()), "stability": float(values.std())}
+    return {"mean": float(values.mean()), "tail": cvar(values, 0.9), "stability": float(values.std())}
 
 
 class Scale:
     """The champion's law on very many rows, on which truths are scaled."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.old = losses(self.rng, CALIBRATION_ROWS)
+        self.old = LAW.draw(CALIBRATION_ROWS, np.random.default_rng(seed))
         self.limits = (float(np.quantile(self.old, 0.9)), float(np.quantile(self.old, 0.99)))
         self.before = figures(self.old)
         self.nowhere = np.zeros(self.old.size, dtype=bool)
@@ -95,7 +91,7 @@ class Scale:
 
 def draw(rng: np.random.Generator, truth: Truth, limits: tuple[float, float]) -> Comparison:
     """Two thousand rows judged by both."""
-    old = losses(rng, ROWS)
+    old = LAW.draw(ROWS, rng)
     # The first slice has rows enough to be gated, the others have too few.
     slices = np.where(np.arange(ROWS) < FIRST_ROWS, 0, 1 + np.arange(ROWS) % (SLICES - 1))
     new = challenger(old, truth, limits, rng, slices == 0)
