@@ -207,19 +207,14 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     >>> balanced_accuracy(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
     0.75
     """
-    return float(class_hits(truth, predicted).mean())
+    return float(_hits(truth, predicted).mean())
 
 
-def class_hits(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Each row's part in the balanced accuracy, shape (n,): 0, or what a hit in its class adds; the mean is the figure.
+def _hits(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    from softad.judging import class_hits
 
-    >>> class_hits(np.array(["a", "a", "b"]), np.array(["a", "b", "b"])).tolist()
-    [0.75, 0.0, 1.5]
-    """
-    hits = np.asarray(truth).astype(str) == np.asarray(predicted).astype(str)
-    _, codes = np.unique(np.asarray(truth).astype(str), return_inverse=True)
-    counts = np.bincount(codes)
-    return np.asarray(hits * (hits.size / (counts.size * counts[codes])), dtype=np.float64)
+    names = np.asarray(truth).astype(str)
+    return class_hits(names == np.asarray(predicted).astype(str), np.unique(names, return_inverse=True)[1])
 
 
 def _judged(name: str, theta: float | None, bundle: ModelBundle, result: FitResult, prepared: Prepared) -> Candidate:
@@ -231,7 +226,7 @@ def _judged(name: str, theta: float | None, bundle: ModelBundle, result: FitResu
     if prepared.task == "classification":
         truth: np.ndarray = np.asarray(prepared.classes)[targets]
         said = bundle.predictions_of(outputs, [])
-        hits = None if said.labels is None else class_hits(truth, said.labels)
+        hits = None if said.labels is None else _hits(truth, said.labels)
     else:
         mean, deviation = prepared.target_scale or (0.0, 1.0)
         truth, hits = targets.astype(np.float64).reshape(-1) * deviation + mean, None

@@ -57,6 +57,21 @@ class Judged:
     temperature: float
 
 
+def class_hits(right: npt.NDArray[np.bool_], target: npt.NDArray[np.int64]) -> Array:
+    """Each row's part in the balanced accuracy, shape (n,): 0, or what a hit in its class adds; the mean is the figure.
+
+    Parameters
+    ----------
+    right: whether the row was told its class, shape (n,).
+    target: class numbers, shape (n,); classes that do not occur do not count.
+
+    >>> class_hits(np.array([True, False, True]), np.array([0, 0, 1])).tolist()
+    [0.75, 0.0, 1.5]
+    """
+    counts = np.bincount(target).astype(np.float64)
+    return np.asarray(right.astype(np.float64) * target.size / (counts[target] * np.count_nonzero(counts)))
+
+
 def judge_classes(
     outputs: Array,
     target: npt.NDArray[np.int64],
@@ -77,12 +92,10 @@ def judge_classes(
     # Without a wrong row there is no finite optimum, and a sharper model would only be a more reckless one.
     if bool((held_outputs.argmax(1) == held_target).all()):
         temperature = max(temperature, 1.0)
-    right = (outputs.argmax(1) == target).astype(np.float64)
-    counts = np.bincount(target, minlength=outputs.shape[1]).astype(np.float64)
-    own = counts[target] * np.count_nonzero(counts)
+    right = outputs.argmax(1) == target
     after = _three(cross_entropies(outputs, target, temperature))
-    after["accuracy"] = right
-    after["balanced_accuracy"] = right * target.size / own
+    after["accuracy"] = right.astype(np.float64)
+    after["balanced_accuracy"] = class_hits(right, target)
     recall = _recall(np.exp(log_probabilities(outputs, temperature)), target, normal, rate)
     if recall is not None:
         after["recall"] = recall
