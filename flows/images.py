@@ -126,6 +126,11 @@ def keep_image(content: bytes, name: str, workspace: Workspace) -> str:
     return digest
 
 
+def images_of(settings: Settings, workspace: Workspace) -> Callable[[str], bytes] | None:
+    """The reader of the model's images; None where its rows have none."""
+    return image_reader(workspace) if settings.data.image is not None else None
+
+
 def image_reader(workspace: Workspace) -> Callable[[str], bytes]:
     """A function from the hash of an image's content to its bytes.
 

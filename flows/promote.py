@@ -7,7 +7,6 @@ process that dies in between is continued by the next one: a decision without it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from flows.dataset import newest_incidents
 from flows.errors import Refused
 from flows.gates import beats_constant, judge
 from flows.holdout import compare, constant_losses, held_out_rows, independent_groups
+from flows.images import images_of
 from flows.settings import Settings
 from flows.workspace import Workspace
 
@@ -186,7 +186,7 @@ def _decide(
         reason = f"version {version} is the same model as the champion, version {champion}: there is nothing to gain"
         gate = Gate("difference", 0.0, None, None, None, False, reason)
         return Decision(False, version, champion, (gate,), False, (reason,))
-    images = _images(settings, workspace)
+    images = images_of(settings, workspace)
     frame = held_out_rows(store, tracker, settings, [name for name in (version, champion) if name is not None])
     challenger = tracker.load(version)
     if champion is None:
@@ -279,14 +279,6 @@ def _truth(frame: Any, settings: Settings) -> np.ndarray:
     from flows.candidates import truth_of
 
     return truth_of(frame, settings)
-
-
-def _images(settings: Settings, workspace: Workspace) -> Callable[[str], bytes] | None:
-    if settings.data.image is None:
-        return None
-    from flows.images import image_reader
-
-    return image_reader(workspace)
 
 
 def _document(decision: Decision) -> dict[str, Any]:

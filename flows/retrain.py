@@ -24,6 +24,7 @@ from flows.dataset import Exclusion, excluded, exclusions, labelled_rows, last_w
 from flows.errors import BadInput, Refused, Unavailable
 from flows.evaluation import as_metrics, difference, evaluate
 from flows.folds import FOLDS, group_of
+from flows.images import images_of
 from flows.lineage import code_version, environment, settings_as_recorded, settings_document, training_digest
 from flows.trainings import (
     DOCUMENT,
@@ -232,7 +233,7 @@ def _train(
     run = tracker.start("retrain", tags=tags, key=plan.key)
     try:
         tracker.log(run, params=_params(plan))
-        images = _images(plan.settings, workspace)
+        images = images_of(plan.settings, workspace)
         prepared = prepare_rows(plan.fold("train"), plan.fold("validation"), plan.settings, images)
         metadata = {"model": plan.settings.name, "rows": plan.rows, "rows_digest": rows_digest(plan.frame)}
         candidates, lost = fit_candidates(prepared, plan.settings, metadata=metadata, progress=progress)
@@ -277,14 +278,6 @@ def _params(plan: _Plan) -> dict[str, Any]:
         "config.digest": settings.digest(),
     }
     return params | code_version() | environment(settings)
-
-
-def _images(settings: Settings, workspace: Workspace) -> Callable[[str], bytes] | None:
-    if settings.data.image is None:
-        return None
-    from flows.images import image_reader
-
-    return image_reader(workspace)
 
 
 def _figures(

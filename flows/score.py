@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from flows.dataset import window_of
+from flows.images import images_of
 from flows.settings import Settings
 from flows.store import current_rows
 from flows.workspace import Workspace, write_atomically
@@ -85,7 +86,7 @@ def score_rows(
     if rows.empty:
         return ScoreReport(0, version)
     bundle = tracker.load(version)
-    images = _images(settings, workspace)
+    images = images_of(settings, workspace)
     files: dict[str, None] = {}
     warned = 0
     for part in _batches(rows):
@@ -226,11 +227,3 @@ def _stem(name: str) -> str:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-
-
-def _images(settings: Settings, workspace: Workspace) -> Callable[[str], bytes] | None:
-    if settings.data.image is None:
-        return None
-    from flows.images import image_reader
-
-    return image_reader(workspace)
