@@ -120,7 +120,7 @@ def preset(folder: Path, rows: int) -> dict[str, Any]:
     from evidently.presets import DataDriftPreset
 
     from flows.lives import current_life
-    from flows.monitor import reference_rows
+    from flows.reference import reference_rows
     from flows.store import current_rows
 
     context = open_workspace(folder, rows)

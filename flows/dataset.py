@@ -69,6 +69,31 @@ def window_of(frame: pd.DataFrame, settings: Settings) -> pd.Series:
     return named
 
 
+def window_complete(key: str, settings: Settings, *, newest: int, now: datetime) -> bool:
+    """Whether a window is over: by the calendar, or by the number of rows that came.
+
+    Parameters
+    ----------
+    newest: the greatest `_seq` so far.
+
+    >>> settings = Settings.model_validate({"name": "a", "data": {"label": "y", "numeric": ["x"],
+    ...     "window": {"rows": 100}}})
+    >>> [window_complete("rows-000001", settings, newest=newest, now=datetime.max) for newest in (198, 199)]
+    [False, True]
+
+    Raises
+    ------
+    ValueError: windows are periods, and this one has no end.
+    """
+    rows = settings.data.window.rows
+    if rows is not None:
+        return newest >= (int(key.removeprefix("rows-")) + 1) * rows - 1
+    _, end = window_bounds(key, settings)
+    if end is None:
+        raise ValueError(f"window {key} has no end, though windows are periods")
+    return now >= end
+
+
 def window_bounds(key: str, settings: Settings) -> tuple[datetime, datetime] | tuple[None, None]:
     """Begin and end (exclusive) of a calendar window in UTC; (None, None) for a window of rows.
 

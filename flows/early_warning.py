@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from flows.context import Context
-from flows.dataset import window_bounds, window_of
-from flows.lives import Life, in_reference, reference_of
+from flows.dataset import window_complete, window_of
+from flows.images import images_of
+from flows.lives import Life
+from flows.reference import reference_rows
 from flows.store import current_rows
 
 SAMPLE_ROWS = 5_000
@@ -66,7 +68,7 @@ def look_early(context: Context, life: Life, *, now: datetime) -> list[EarlySign
         window = str(key)
         if window in known or len(part) < settings.monitoring.min_window_rows:
             continue
-        if not _complete(context, window, newest, now):
+        if not window_complete(window, settings, newest=newest, now=now):
             continue
         if reference is None:
             reference = _reference_rows(context, life)
@@ -91,14 +93,6 @@ def early_signs(context: Context) -> list[EarlySign]:
     return found
 
 
-def _complete(context: Context, window: str, newest: int, now: datetime) -> bool:
-    rows = context.settings.data.window.rows
-    if rows is not None:
-        return newest >= (int(window.removeprefix("rows-")) + 1) * rows - 1
-    _, end = window_bounds(window, context.settings)
-    return end is not None and now >= end
-
-
 def _look(
     context: Context, life: Life, window: str, part: pd.DataFrame, reference: pd.DataFrame, labelled: int, now: datetime
 ) -> EarlySign:
@@ -108,11 +102,7 @@ def _look(
     seed = settings.monitoring.seed
     rows = _rows_of(context, _sampled(part["_seq"].to_numpy(), seed))
     bundle = context.tracker.load(life.model_version)
-    images = None
-    if settings.data.image is not None:
-        from flows.images import image_reader
-
-        images = image_reader(context.workspace)
+    images = images_of(settings, context.workspace)
     here, there = (bundle.predict(frame, images) for frame in (rows, reference))
     confidence: tuple[Any, Any] | None = None
     if here.probabilities is not None and there.probabilities is not None:
@@ -136,15 +126,20 @@ def _look(
 
 
 def _reference_rows(context: Context, life: Life) -> pd.DataFrame:
-    """A sample of the reference's rows with their features, and `_loss`."""
-    reference = reference_of(context.store, life).rename(columns={"loss": "_loss"})
-    places = current_rows(context.store, columns=["_id", "_seq"], where=in_reference(life))
-    chosen = _sampled(places["_seq"].to_numpy(), context.settings.monitoring.seed)
-    return _rows_of(context, chosen).merge(reference[["_id", "_loss"]], on="_id")
+    """A sample of the reference's rows with their features, in order of arrival, and `_loss`."""
+    rows = (
+        reference_rows(context, life, also=("_seq", "_image")).dropna(subset="_seq").rename(columns={"loss": "_loss"})
+    )
+    chosen = _sampled(rows["_seq"].to_numpy(dtype=np.int64), context.settings.monitoring.seed)
+    return rows[rows["_seq"].isin(chosen)].sort_values("_seq", ignore_index=True)
 
 
 def _rows_of(context: Context, numbers: Sequence[int]) -> pd.DataFrame:
-    return current_rows(context.store, where=f"_seq IN ({', '.join(map(str, numbers))})")
+    # A window is nearly always all there is between its first and its last row; a long list is slow to read.
+    first, last = numbers[0], numbers[-1]
+    whole = last - first + 1 == len(numbers)
+    where = f"_seq BETWEEN {first} AND {last}" if whole else f"_seq IN ({', '.join(map(str, numbers))})"
+    return current_rows(context.store, where=where)
 
 
 def _sampled(numbers: np.ndarray, seed: int) -> list[int]:

@@ -145,11 +145,6 @@ def extend_reference(
     return Life(life.name, life.model_version, now, life.after_seq, scan, life.reason)
 
 
-def in_reference(life: Life) -> str:
-    """The SQL condition on `_id` that holds for the rows of a life's reference."""
-    return f"_id IN (SELECT _id FROM \"references\" WHERE life = '{life.name}')"  # noqa: S608 (a name of our own)
-
-
 def reference_of(store: Store, life: Life) -> pd.DataFrame:
     """The reference of a life: `_id`, `loss`, `window`, in a fixed order."""
     frame = store.read("references", where=f"life = '{life.name}'")

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from flows.context import Context
-from flows.dataset import window_bounds, window_of
+from flows.dataset import window_bounds, window_complete, window_of
 from flows.early_warning import look_early
-from flows.lives import Life, current_life, extend_reference, in_reference, reference_of
+from flows.lives import Life, current_life, extend_reference
+from flows.reference import feature_columns, reference_rows
 from flows.score import score_rows
 from flows.settings import Settings
 from flows.store import current_labels, current_rows
@@ -146,19 +147,13 @@ def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindo
     for key, part in rows.groupby("_window", sort=True):
         window = str(key)
         arrived = part["_at"].max().to_pydatetime()
-        if settings.data.window.period is not None:
-            start, end = window_bounds(window, settings)
-            if end is None:
-                raise ValueError(f"window {window} has no end, though windows are periods")
-            complete, labels_due = now >= end, max(end, arrived) + age
-            aged = now >= end + age
-        else:
-            start = end = None
-            size = settings.data.window.rows or 1
-            complete = newest >= (int(window.removeprefix("rows-")) + 1) * size - 1
-            labels_due, aged = arrived + age, True
+        if not window_complete(window, settings, newest=newest, now=now):
+            continue
+        start, end = window_bounds(window, settings)
+        labels_due = (arrived if end is None else max(end, arrived)) + age
         labelled = part["label"].notna() & (part["_label_time"] <= max(labels_due, now if end is None else labels_due))
-        if not (complete and aged and (labelled.mean() >= MOSTLY_LABELLED or now >= labels_due)):
+        aged = end is None or now >= end + age
+        if not (aged and (labelled.mean() >= MOSTLY_LABELLED or now >= labels_due)):
             continue
         if attempts.get(window, -1) >= int(labelled.sum()):
             continue
@@ -174,13 +169,10 @@ def with_features(context: Context, due: DueWindow) -> DueWindow:
     """The window with its rows' features: read when its turn comes, since rows are wide and windows may be many."""
     if due.rows.empty:
         return due
-    data = context.settings.data
-    names = dict.fromkeys(["_id", "_seq", "_version", "_image", *data.numeric, *data.categorical, *data.slices])
-    present = set(context.store.columns("inspections").names)
     first, last = int(due.rows["_seq"].min()), int(due.rows["_seq"].max())
     features = current_rows(
-        context.store, columns=[name for name in names if name in present], where=f"_seq BETWEEN {first} AND {last}",
-        ordered=False,
+        context.store, columns=feature_columns(context, "_seq", "_version", "_image"),
+        where=f"_seq BETWEEN {first} AND {last}", ordered=False,
     )  # fmt: skip
     # Nearly always the window is all there is between its first and its last row.
     if len(features) != len(due.rows):
@@ -360,18 +352,6 @@ def outcomes(context: Context) -> list[WindowOutcome]:
         names = WindowOutcome.__dataclass_fields__
         found[row["life"], row["window"]] = WindowOutcome(**{key: row[key] for key in names})
     return list(found.values())
-
-
-def reference_rows(context: Context, life: Life) -> pd.DataFrame:
-    """The reference of a life with the features and slices of its rows."""
-    reference = reference_of(context.store, life)
-    data, kept = context.settings.data, set(context.store.columns("inspections").names)
-    wanted = dict.fromkeys([*data.numeric, *data.categorical, *data.slices])
-    # Only the reference's rows are read: all that ever came in are many more.
-    rows = current_rows(
-        context.store, columns=["_id", *(name for name in wanted if name in kept)], where=in_reference(life)
-    )
-    return reference.merge(rows, on="_id", how="left")
 
 
 def _prune_reports(context: Context, *, keep: int) -> None:

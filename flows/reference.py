@@ -1,4 +1,4 @@
-"""The reference of a new life: losses of rows that the champion was not fitted, tuned or calibrated on."""
+"""The reference of a life: losses of rows that the champion was not fitted, tuned or calibrated on, and these rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pandas as pd
 
 from flows.context import Context
 from flows.holdout import held_out_rows
+from flows.lives import Life, reference_of
+from flows.store import current_rows
 
 
 def held_out_losses(context: Context, version: str, *, since: datetime | None = None) -> tuple[pd.DataFrame, int]:
@@ -38,3 +40,18 @@ def held_out_losses(context: Context, version: str, *, since: datetime | None = 
     truth = held["label"] if settings.task.kind == "classification" else held["label_value"]
     losses = bundle.row_losses(held, truth.to_numpy(), images=image_reader(context.workspace))
     return held[["_id", "window"]].assign(loss=losses)[["_id", "loss", "window"]].reset_index(drop=True), after_seq
+
+
+def reference_rows(context: Context, life: Life, *, also: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The reference of a life with the features and slices of its rows, and the columns named in `also`."""
+    # Only the reference's rows are read: all that ever came in are many more.
+    mine = f"_id IN (SELECT _id FROM \"references\" WHERE life = '{life.name}')"  # noqa: S608 (a name of our own)
+    rows = current_rows(context.store, columns=feature_columns(context, *also), where=mine)
+    return reference_of(context.store, life).merge(rows, on="_id", how="left")
+
+
+def feature_columns(context: Context, *also: str) -> list[str]:
+    """`_id`, the columns named in `also`, and the config's features and slices, as far as the table has them."""
+    data, present = context.settings.data, set(context.store.columns("inspections").names)
+    names = dict.fromkeys(["_id", *also, *data.numeric, *data.categorical, *data.slices])
+    return [name for name in names if name in present]
