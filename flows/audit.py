@@ -86,13 +86,12 @@ def verify(store: Store, *, head: str | None = None) -> Verification:
     ]
     unsealed = len(files.keys() - noted.keys())
     try:
-        entries = ledger.read(store)
         frame = store.read("ledger", where='"number" IS NOT NULL', order='"number"')
+        unchained = store.count("ledger") - len(frame)
         before = ledger.unchained_hash(store)
     except Exception as error:  # whatever damaged files make the libraries say is what was asked for
         said = str(error).strip().split("\n", maxsplit=1)[0]
         return Verification(0, 0, "", len(files), unsealed, (*faults, f"the ledger cannot be read: {said}"))
-    unchained = len(entries) - len(frame)
     faults += _chain_faults(frame, unchained, before)
     hashes = frame["hash"].tolist()
     if head is not None and head not in hashes:
@@ -100,7 +99,7 @@ def verify(store: Store, *, head: str | None = None) -> Verification:
             f"the noted head {head[:16]}… is not in the ledger: entries were cut off, or all was written anew"
         )
     newest = hashes[-1] if hashes else before
-    return Verification(len(entries), unchained, newest, len(files), unsealed, tuple(faults))
+    return Verification(unchained + len(frame), unchained, newest, len(files), unsealed, tuple(faults))
 
 
 def champion_at(store: Store, moment: datetime) -> Reign:
