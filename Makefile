@@ -8,7 +8,8 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: demo test up bench check install clean
+# `make search` runs the property tests on new random examples; what fails becomes an `@example`.
+.PHONY: demo test search up bench check install clean
 
 install: $(STAMP)
 
@@ -25,6 +26,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+search: $(STAMP)
+	@HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
 up: $(STAMP)
 	@$(BIN)/softad up

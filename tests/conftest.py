@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,11 +12,18 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings as property_settings
 
 from flows.ingest import IngestReport, ingest_file, ingest_inbox
 from flows.settings import Settings, load_settings
 from flows.store import Store
 from flows.workspace import Workspace
+
+# A change is judged by the same examples wherever its tests run; `make search` looks for new ones.
+# No deadline: what a property finds must not hang on how busy the machine is.
+property_settings.register_profile("fixed", deadline=None, derandomize=True)
+property_settings.register_profile("search", deadline=None, print_blob=True)
+property_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SUMMED = ("files", "inspections", "quarantine", "labels")
