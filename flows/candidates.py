@@ -160,7 +160,7 @@ def fit_candidates(
         level, scale = (criterion.theta, criterion.sigma) if isinstance(criterion, SoftAD) else (None, None)
         bundle = replace(bundle, metadata={**metadata, "theta": level, "sigma": scale})
         found.append(_judged(name, None if level is None else float(level), bundle, result, prepared))
-    if not found or found[0].theta is not None or len(found) == 1:
+    if not found or found[0].theta is not None or (len(found) == 1 and training.thetas):
         raise BadConfig(f"training diverged ({lost[0].message}); set a smaller training.learning_rate")
     return found, lost
 
@@ -176,6 +176,8 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     from softad.figures import cvar
 
     (reference,) = (candidate for candidate in candidates if candidate.theta is None)
+    if len(candidates) == 1:
+        return reference, f"{reference.name}: training.thetas names none, so training is plain"
     best = min(candidates, key=lambda candidate: candidate.mean)
     error = float(best.losses.std() / np.sqrt(len(best.losses)))
     eligible = [

@@ -11,6 +11,7 @@ import typer
 
 from flows.cli_audit import audit_app, explain
 from flows.cli_people import alerts_app, config_app, quarantine_app
+from flows.cli_pilot import pilot
 from flows.console import (
     DEFAULT_WORKSPACE,
     ConfigOption,
@@ -113,29 +114,7 @@ def init(
     return Reply({**to_json(proposal), "config": str(written)}, lines)
 
 
-@app.command()
-@command
-def pilot(
-    data: Annotated[Path, typer.Argument(help="CSV or Parquet with labelled rows.")],
-    label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
-    group: Annotated[str | None, typer.Option(help="Rows that share it never part at a split.")] = None,
-    regression: Annotated[bool, typer.Option("--regression", help="The label is a number to be estimated.")] = False,
-    budget: Annotated[float, typer.Option(min=1.0, help="Seconds of training.")] = 60.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of splits and weights.")] = 0,
-    page: Annotated[Path, typer.Option(help="HTML page to write; its figures go beside it as JSON.")] = Path(
-        "pilot.html"
-    ),
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> Reply:
-    """Which training suits this data: ERM and plain baselines against SoftAD and its relatives, in pairs."""
-    from flows.commands import showing
-    from flows.pilot_study import run_pilot
-
-    with showing(as_json) as say:
-        return run_pilot(
-            data, label=label, group=group, regression=regression, budget_seconds=budget, page=page, seed=seed, say=say
-        )
+app.command("pilot")(pilot)
 
 
 @app.command()

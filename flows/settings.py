@@ -142,7 +142,7 @@ class Training(Section):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: Positive = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    thetas: list[Positive | Literal["auto"]] = Field(default=["auto", 0.05, 0.2])
+    thetas: list[Positive | Literal["auto"]] = Field(default=["auto", 0.05, 0.2], description="none: plain training")
     sigma: Positive | Literal["auto"] = "auto"
     history: Annotated[int, Field(ge=1)] = 26
     min_rows: Annotated[int, Field(ge=20)] = 200
@@ -150,13 +150,6 @@ class Training(Section):
     threads: Annotated[int, Field(ge=1)] = 2
     device: str = "cpu"
     split: Split = Split()
-
-    @field_validator("thetas")
-    @classmethod
-    def _some_theta(cls, value: list[float | str]) -> list[float | str]:
-        if not value:
-            raise ValueError("name at least one theta to try")
-        return value
 
     @model_validator(mode="after")
     def _embedding_fits(self) -> Training:

@@ -50,11 +50,14 @@ class Judged:
     after: figure to the contributions of the judged rows, after temperature scaling, shape (n,).
     before: figure to its value before temperature scaling.
     temperature: 1 for regression.
+    outputs: what was said of each judged row: probabilities after temperature scaling, shape (n, k), or for regression
+        how far the prediction is above the value, in the label's unit, shape (n, 1).
     """
 
     after: dict[str, Array]
     before: dict[str, float]
     temperature: float
+    outputs: npt.NDArray[np.float32]
 
 
 def class_hits(right: npt.NDArray[np.bool_], target: npt.NDArray[np.int64]) -> Array:
@@ -96,11 +99,12 @@ def judge_classes(
     after = _three(cross_entropies(outputs, target, temperature))
     after["accuracy"] = right.astype(np.float64)
     after["balanced_accuracy"] = class_hits(right, target)
-    recall = _recall(np.exp(log_probabilities(outputs, temperature)), target, normal, rate)
+    said = np.exp(log_probabilities(outputs, temperature))
+    recall = _recall(said, target, normal, rate)
     if recall is not None:
         after["recall"] = recall
     before = {name: float(values.mean()) for name, values in _three(cross_entropies(outputs, target)).items()}
-    return Judged(after, before, temperature)
+    return Judged(after, before, temperature, said.astype(np.float32))
 
 
 def judge_values(outputs: Array, target: Array, unit: float) -> Judged:
@@ -116,7 +120,7 @@ def judge_values(outputs: Array, target: Array, unit: float) -> Judged:
     after["absolute_error"] = np.abs(errors) * unit
     size = math.sqrt(float(np.square(errors).mean())) or 1.0
     after["rmse"] = unit * (np.square(errors) / size + size) / 2.0 if errors.any() else np.zeros(errors.size)
-    return Judged(after, before, 1.0)
+    return Judged(after, before, 1.0, (errors * unit).astype(np.float32)[:, None])
 
 
 def _three(losses: Array) -> dict[str, Array]:

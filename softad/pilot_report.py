@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from softad.figures import Interval
+from softad.pilot_evidence import Evidence
 from softad.pilots import Setting
 from softad.recommendation import LIMITS
 from softad.sensitivity import SensitivityCurve, page, sensitivity_figure
@@ -33,7 +34,7 @@ class Candidate:
     spec: what `softad.stacked.train_stack` trains.
     figures: by key (`softad.judging.FIGURES`), after temperature scaling, the mean over the rounds with its 95 %
         interval.
-    before: mean, tail and stability before temperature scaling.
+    before: mean, tail and stability before temperature scaling, with their 95 % intervals.
     differences: to ERM, by key, with their 95 % intervals; shares of ERM's figure for losses and errors.
     temperature: mean over the rounds.
     theta: level in use, mean over the rounds; None where the objective has none.
@@ -47,7 +48,7 @@ class Candidate:
     source: str
     spec: Pilot
     figures: Mapping[str, Interval]
-    before: Mapping[str, float]
+    before: Mapping[str, Interval]
     differences: Mapping[str, Interval]
     temperature: float
     theta: float | None
@@ -101,6 +102,7 @@ class PilotReport:
     training: what all candidates share (epochs, batch size, rates, ...).
     notes: what the budget made necessary.
     seconds, budget: wall time used and allowed.
+    evidence: what each candidate said of each judged row.
     """
 
     candidates: tuple[Candidate, ...]
@@ -116,6 +118,7 @@ class PilotReport:
     notes: tuple[str, ...]
     seconds: float
     budget: float
+    evidence: Evidence
 
     def candidate(self, name: str) -> Candidate:
         """A candidate by name.
@@ -135,7 +138,7 @@ class PilotReport:
         for one in self.candidates:
             row: dict[str, Any] = {"candidate": one.name}
             row |= {key: found.value for key, found in one.figures.items()}
-            row |= {f"{key}_before": value for key, value in one.before.items()}
+            row |= {f"{key}_before": found.value for key, found in one.before.items()}
             row |= {f"{key}_against_erm": one.differences[key].value for key in LIMITS if key in one.differences}
             row |= {
                 "temperature": one.temperature,
@@ -179,6 +182,7 @@ class PilotReport:
             "notes": list(self.notes),
             "training": dict(self.training),
             "pareto": list(self.pareto),
+            "learnt": self.evidence.learnt_document(),
             "recommendation": {
                 "name": self.recommendation.name,
                 "reason": self.recommendation.reason,
@@ -195,7 +199,7 @@ class PilotReport:
                     "focal": one.spec.focal,
                     "class_weights": one.spec.class_weights,
                     "figures": {key: asdict(found) for key, found in one.figures.items()},
-                    "before": dict(one.before),
+                    "before": {key: asdict(found) for key, found in one.before.items()},
                     "differences": {key: asdict(found) for key, found in one.differences.items()},
                     "temperature": one.temperature,
                     "theta": one.theta,

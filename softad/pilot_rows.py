@@ -1,7 +1,8 @@
 """The rows of a pilot study: a table and its target checked, and cut again and again into three parts.
 
 Every row is judged once in each block of five rounds: the rows are dealt into five folds, and a round judges one fold,
-stops early and calibrates on the next, and trains on the other three.
+stops early and calibrates on the next, and trains on the other three. Where rows have an order in time they are cut
+into eight stretches, and a round judges a stretch, stops early on the one before it, and trains on all earlier ones.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from softad.preprocessing import Preprocessor
 from softad.stacked import Split
 
 FOLDS = 5
+STRETCHES = 8
+"""Of rows in order of time; the last `FOLDS` of them are judged."""
 LEAST_ROWS = 50
 MOST_CLASSES_OF_NUMBERS = 20
 """With ``task="auto"``, a target of more different numbers than these is one of regression."""
@@ -38,6 +41,9 @@ class PilotRows:
     classes: labels in the order of their numbers; empty for regression.
     groups: group numbers, shape (n,), or None; rows of one group stay together.
     numeric, categorical: columns by kind.
+    origin: which row of the caller's each is, shape (n,).
+    order: when each row was, as whole numbers, shape (n,), or None.
+    pictures: images in place of columns, shape (n, channels, height, width), or None.
     """
 
     frame: pd.DataFrame
@@ -46,6 +52,9 @@ class PilotRows:
     groups: Ints | None
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
+    origin: Ints
+    order: Ints | None = None
+    pictures: npt.NDArray[np.float32] | None = None
 
     @property
     def task(self) -> Task:
@@ -72,7 +81,36 @@ class PilotRows:
             groups,
             self.numeric,
             self.categorical,
+            self.origin[keep],
+            None if self.order is None else self.order[keep],
+            None if self.pictures is None else self.pictures[keep],
         )
+
+    def stretches(self) -> Ints:
+        """The stretch of time that each row lies in, shape (n,); rows of one time stay together.
+
+        Raises
+        ------
+        ValueError: the rows have no order, or so few different times that a stretch would be empty.
+        """
+        if self.order is None:
+            raise ValueError("order: None; allowed: one number a row")
+        first = np.searchsorted(np.sort(self.order), self.order)
+        found = (first * STRETCHES // self.order.size).astype(np.int64)
+        if np.unique(found).size < STRETCHES:
+            raise ValueError(f"order: too few different times; allowed: so many that {STRETCHES} stretches have rows")
+        return found
+
+    def parts(self, number: int, random_state: int) -> tuple[Ints, Ints, Ints]:
+        """Row numbers of the round `number`: to train on, to stop by, and to be judged."""
+        block, turn = divmod(number, FOLDS)
+        if self.order is not None:
+            when = self.stretches()
+            judged = STRETCHES - FOLDS + turn
+            return np.flatnonzero(when < judged - 1), np.flatnonzero(when == judged - 1), np.flatnonzero(when == judged)
+        folds = self.folds(1_000 * random_state + block)
+        told, held = folds == turn, folds == (turn + 1) % FOLDS
+        return np.flatnonzero(~told & ~held), np.flatnonzero(held), np.flatnonzero(told)
 
     def folds(self, seed: int) -> Ints:
         """The fold of each row, shape (n,): as many of each class in each as can be."""
@@ -117,6 +155,13 @@ class Round:
     rows: Ints
     unit: float
 
+    def constant_losses(self, classes: int) -> npt.NDArray[np.float64]:
+        """Losses of the judged rows, shape (n,), under the training rows' class shares, or their mean."""
+        if not classes:
+            return np.square(self.target.astype(np.float64))
+        counts = np.bincount(self.split.targets.numpy(), minlength=classes) + 0.5
+        return np.asarray(-np.log(counts / counts.sum())[self.target], dtype=np.float64)
+
 
 def cut_round(rows: PilotRows, number: int, random_state: int) -> Round:
     """The round `number`; preprocessing is learnt on its training rows only.
@@ -127,12 +172,12 @@ def cut_round(rows: PilotRows, number: int, random_state: int) -> Round:
     >>> cut.split.features.shape[0], cut.split.validation_features.shape[0], cut.rows.size
     (30, 10, 10)
     """
-    block, turn = divmod(number, FOLDS)
-    folds = rows.folds(1_000 * random_state + block)
-    judged, held = folds == turn, folds == (turn + 1) % FOLDS
-    parts = [np.flatnonzero(~judged & ~held), np.flatnonzero(held), np.flatnonzero(judged)]
-    kept = Preprocessor.fit(rows.frame.iloc[parts[0]], numeric=rows.numeric, categorical=rows.categorical)
-    features = [torch.from_numpy(kept.transform(rows.frame.iloc[part])) for part in parts]
+    parts = rows.parts(number, random_state)
+    if rows.pictures is None:
+        kept = Preprocessor.fit(rows.frame.iloc[parts[0]], numeric=rows.numeric, categorical=rows.categorical)
+        features = [torch.from_numpy(kept.transform(rows.frame.iloc[part])) for part in parts]
+    else:
+        features = [torch.from_numpy(rows.pictures[part]) for part in parts]
     target, unit = rows.target, 1.0
     if not rows.classes:
         seen = target[parts[0]]
@@ -155,16 +200,19 @@ def check_rows(
     *,
     task: str = "auto",
     groups: npt.ArrayLike | None = None,
+    order: npt.ArrayLike | None = None,
 ) -> PilotRows:
     """Check a table and its target.
 
     Parameters
     ----------
-    X: a frame (columns of numbers; all others are categories), or an array (n, d) of numbers. NaN is missing.
+    X: a frame (columns of numbers; all others are categories), an array (n, d) of numbers, or images, shape
+        (n, channels, height, width). NaN is missing.
     y: labels or values, shape (n,), none missing.
     task: "auto" takes a target of more than `MOST_CLASSES_OF_NUMBERS` different floating point numbers, or of any that
         are no whole numbers, for regression.
     groups: one a row, such as the machine or lot; shape (n,).
+    order: when each row was, as numbers, shape (n,); rows are then judged by models of earlier rows only.
 
     >>> check_rows([[float(n)] for n in range(60)], ["ok", "dent", "ok"] * 20).classes
     ('dent', 'ok')
@@ -173,7 +221,12 @@ def check_rows(
     ------
     ValueError: names the argument, what it holds, and what it may hold.
     """
-    frame = _frame(X)
+    pictures = None
+    if not isinstance(X, pd.DataFrame) and np.ndim(X) == 4:
+        pictures = np.asarray(X, dtype=np.float32)
+        frame = pd.DataFrame({"picture": np.zeros(len(pictures))})
+    else:
+        frame = _frame(X)
     total = len(frame)
     if task not in ("auto", "classification", "regression"):
         raise ValueError(f'task: {task!r}; allowed: "auto", "classification" or "regression"')
@@ -193,8 +246,10 @@ def check_rows(
         if len(names) < FOLDS:
             raise ValueError(f"groups: {len(names)} different ones; allowed: at least {FOLDS}")
         members = codes.astype(np.int64)
+    when = None if order is None else _order(order, total)
+    extra = (np.arange(total), when, pictures)
     if task == "regression" or (task == "auto" and _is_measured(labels)):
-        return PilotRows(frame, _values(labels), (), members, numeric, categorical)
+        return _ordered(PilotRows(frame, _values(labels), (), members, numeric, categorical, *extra))
     words = labels.map(lambda one: str(int(one)) if isinstance(one, float) and one.is_integer() else str(one))
     classes = sorted(words.unique())
     if len(classes) < 2:
@@ -204,7 +259,20 @@ def check_rows(
             f'y: {len(classes)} classes in {total} rows; allowed: at most {total // 5}, or task="regression"'
         )
     numbers = np.searchsorted(classes, words.to_numpy(dtype=str)).astype(np.int64)
-    return PilotRows(frame, numbers, tuple(classes), members, numeric, categorical)
+    return _ordered(PilotRows(frame, numbers, tuple(classes), members, numeric, categorical, *extra))
+
+
+def _order(order: npt.ArrayLike, total: int) -> Ints:
+    values = np.asarray(order, dtype=np.float64)
+    if values.shape != (total,) or not np.isfinite(values).all():
+        raise ValueError(f"order: shape {values.shape}; allowed: {total} finite numbers, one a row of X")
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def _ordered(rows: PilotRows) -> PilotRows:
+    if rows.order is not None:
+        rows.stretches()
+    return rows
 
 
 def normal_class(rows: PilotRows, normal: object) -> int:

@@ -13,6 +13,7 @@ from softad.criteria import IFlood, SoftAD
 from softad.figures import Interval
 from softad.judging import BALANCED, FIGURES, MEAN, RECALL, RMSE, STABILITY, TAIL, Judged
 from softad.paired import Array, Difference, Ints, correlations, paired, row_differences
+from softad.pilot_evidence import Evidence
 from softad.pilot_report import Candidate, PilotReport, Recommendation
 from softad.pilot_rows import PilotRows
 from softad.pilots import BASELINE, Setting, theta_of
@@ -38,6 +39,7 @@ def report_of(
     seconds: float,
     budget: float,
     normal: str | None,
+    constants: Sequence[Array],
     finished: bool = True,
     ask_recall: bool = True,
 ) -> PilotReport:
@@ -48,6 +50,7 @@ def report_of(
     judged: one mapping a round, candidate to how it was judged.
     thetas: one mapping a round, candidate to its level.
     numbers: the judged rows of each round.
+    constants: in each round, the judged rows' losses under the training rows' class shares, or their mean.
     finished: whether ERM was ended by early stopping, in most rounds.
     ask_recall: whether recall decides; it says little where no class is one of normal rows.
     """
@@ -114,7 +117,7 @@ def report_of(
                 source=setting.source,
                 spec=setting.spec,
                 figures={key: _interval(by_round(name, key)) for key in keys} if good else {},
-                before=_mean_of([one[name].before for one in judged]) if good else {},
+                before=_intervals([one[name].before for one in judged]) if good else {},
                 differences={key: _as_interval(found) for key, found in differences.get(name, {}).items()},
                 temperature=float(np.mean([one[name].temperature for one in judged])) if good else math.nan,
                 theta=float(np.mean(levels)) if levels else _fixed_theta(setting),
@@ -137,6 +140,17 @@ def report_of(
         notes=tuple(notes),
         seconds=seconds,
         budget=budget,
+        evidence=Evidence(
+            rows=tuple(rows.origin[part] for part in numbers),
+            clusters=tuple(clusters),
+            target=tuple(rows.target[part] for part in numbers),
+            losses={s.name: tuple(parts(s.name, MEAN.key)) for s in whole},
+            outputs={s.name: tuple(one[s.name].outputs for one in judged) for s in whole},
+            learnt=tuple(
+                paired(parts(name, MEAN.key), constants, clusters, relative=True)
+                for name in dict.fromkeys((BASELINE, choice.name))
+            ),
+        ),
     )
 
 
@@ -204,8 +218,8 @@ def _as_interval(found: Difference) -> Interval:
     return Interval(found.value, low, high)
 
 
-def _mean_of(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+def _intervals(found: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
+    return {key: _interval([one[key] for one in found]) for key in found[0]}
 
 
 def _fixed_theta(setting: Setting) -> float | None:

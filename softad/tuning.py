@@ -68,6 +68,7 @@ def pilot(
     repeats: int | None = None,
     search: bool = True,
     groups: npt.ArrayLike | None = None,
+    order: npt.ArrayLike | None = None,
     false_reject_rate: float = 0.05,
     normal: object = None,
     random_state: int = 0,
@@ -82,7 +83,8 @@ def pilot(
 
     Parameters
     ----------
-    X: a frame (columns of numbers, all others are categories; missing values allowed), or numbers of shape (n, d).
+    X: a frame (columns of numbers, all others are categories; missing values allowed), numbers of shape (n, d), or
+        images of shape (n, channels, height, width), which ask for model="cnn".
     y: labels, or values of regression, shape (n,).
     budget_seconds: of wall time, > 0. If it is too short for `LEAST_ROUNDS` rounds of all rows, a sample of the rows
         is used, and then fewer epochs; the report's `notes` say so.
@@ -93,6 +95,7 @@ def pilot(
     repeats: how many rounds, at least 1; None takes as many as the budget allows, from 3 to 10.
     search: whether Optuna may go on from the grid in the time left.
     groups: one a row, shape (n,), such as the lot or machine; rows of a group stay in one part.
+    order: when each row was, as numbers, shape (n,); rows are then judged by models of earlier rows only.
     false_reject_rate: share of normal rows that may be rejected where recall of the other classes is judged.
     normal: the label of normal rows; None is the most frequent, whose recall figures decide only if it is of more than
         half of the rows.
@@ -127,8 +130,8 @@ def pilot(
     ):  # fmt: skip
         if not holds:
             raise ValueError(f"{name}: {value!r}; allowed: {allowed}")
-    rows = check_rows(X, y, task=task, groups=groups)
-    _check_model(model, hidden)
+    rows = check_rows(X, y, task=task, groups=groups, order=order)
+    _check_model(model, hidden, pictures=rows.pictures is not None)
     good = normal_class(rows, normal)
     size = batch_size if isinstance(batch_size, int) else 0
     shared = Training(model, tuple(hidden), epochs, patience, size, learning_rate, weight_decay, optimizer)
@@ -149,6 +152,7 @@ def pilot(
         seconds=time.monotonic() - started,
         budget=budget_seconds,
         normal=rows.classes[good] if rows.classes else None,
+        constants=[cut.constant_losses(len(rows.classes)) for cut in study.rounds],
         finished=study.finished,
         # Where no class is the normal one, recall at a false-reject rate is shown, and decides nothing.
         ask_recall=normal is not None
@@ -320,7 +324,7 @@ class _Study:
         return cut_round(self.rows, number, self.random_state)
 
     def _builder(self, cut: Round) -> Callable[[int], nn.Module]:
-        inputs, outputs = (int(cut.split.features.shape[1]),), max(len(self.rows.classes), 1)
+        inputs, outputs = tuple(cut.split.features.shape[1:]), max(len(self.rows.classes), 1)
         shared = self.shared
         return lambda seed: build_model(shared.model, inputs=inputs, outputs=outputs, hidden=shared.hidden, seed=seed)
 
@@ -376,10 +380,11 @@ def _thetas(settings: Sequence[Setting], results: Sequence[PilotResult]) -> dict
     }
 
 
-def _check_model(model: str, hidden: Sequence[int]) -> None:
-    if model == "cnn":
-        raise ValueError('model: \'cnn\'; allowed: "linear", "mlp", or "package.module:factory"')
+def _check_model(model: str, hidden: Sequence[int], *, pictures: bool) -> None:
+    if (model == "cnn") != pictures and ":" not in model:
+        allowed = '"cnn"' if pictures else '"linear", "mlp"'
+        raise ValueError(f'model: {model!r}; allowed: {allowed}, or "package.module:factory"')
     if any(size < 1 for size in hidden):
         raise ValueError(f"hidden: {tuple(hidden)}; allowed: widths of at least 1")
-    if ":" not in model and model not in ("linear", "mlp"):
+    if ":" not in model and model not in ("linear", "mlp", "cnn"):
         raise ValueError(f'model: {model!r}; allowed: "linear", "mlp", or "package.module:factory"')

@@ -193,6 +193,7 @@ def test_a_rare_class_is_recognised() -> None:
     found = report_of(
         rows, settings, judged, [{}] * len(rounds), [cut.rows for cut in rounds],
         training={}, notes=[], seconds=1.0, budget=1.0, normal="0",
+            constants=[cut.constant_losses(len(rows.classes)) for cut in rounds],
     )  # fmt: skip
     assert found.recommendation.case == "rare class", found.recommendation.case_reason
     assert "balanced accuracy" in found.recommendation.case_reason
