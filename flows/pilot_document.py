@@ -70,10 +70,10 @@ def build_document(
                 f"verdict.{verdict.kind}-title", name=verdict.best.name if verdict.kind == "other" else name
             ), "text": verdict_sentences(words, report, material, verdict, rounds),
         },
-        "figures": _figures(report, verdict),
+        "figures": _figures(report, verdict, settings.task.normal),
         "quality": [
             {"level": one.level, "key": one.key, "values": one.values,
-             "text": words.say(f"quality.{one.key}", **one.values)}
+             "text": words.say(f"quality.{one.key}", **{k: _number(v) for k, v in one.values.items()})}
             for one in quality
         ],
         "split": {"by": material.split, "why": material.why, "text": split_sentences(words, report, material)},
@@ -96,11 +96,13 @@ def build_document(
     return cleaned
 
 
-def _figures(report: PilotReport, verdict: Verdict) -> list[dict[str, Any]]:
+def _figures(report: PilotReport, verdict: Verdict, normal: str | None) -> list[dict[str, Any]]:
     """The figures of plain training and of the compared one with their intervals, and the paired differences."""
     plain, own = report.candidates[0], verdict.compared
     found = []
     for key in plain.figures:
+        if key == "recall" and normal is None:
+            continue  # without a class of good parts there is no false reject
         entry: dict[str, Any] = {"key": key, "plain": asdict(plain.figures[key]), "chosen": asdict(own.figures[key])}
         if key in THREE:
             entry |= {"plain_before": asdict(plain.before[key]), "chosen_before": asdict(own.before[key])}
@@ -108,6 +110,10 @@ def _figures(report: PilotReport, verdict: Verdict) -> list[dict[str, Any]]:
             entry["difference"] = asdict(own.differences[key])
         found.append(entry)
     return found
+
+
+def _number(value: Any) -> Any:
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def _plain(value: Any) -> Any:

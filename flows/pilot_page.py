@@ -47,13 +47,14 @@ def page_html(document: dict[str, Any], report: PilotReport, material: Material,
 
 
 def _three_charts(document: dict[str, Any], words: Words) -> list[tuple[str, str]]:
-    name, found = document["verdict"]["compared"], []
+    # The legend has the whole name; there is no room for it beside a whisker.
+    short, found = str(document["verdict"]["compared"]).split(" theta", maxsplit=1)[0], []
     for one in document["figures"]:
         if "plain_before" not in one:
             continue
         regression = document["task"] == "regression"
         whiskers = []
-        for who, style, label in (("plain", "plain", words.say("chart.plain")), ("chosen", "chosen", name)):
+        for who, style, label in (("plain", "plain", words.say("chart.plain")), ("chosen", "chosen", short)):
             for key, hollow in ((f"{who}_before", True), (who, False)):
                 if regression and hollow:
                     continue

@@ -72,7 +72,7 @@ def effect_sentence(words: Words, effect: Effect) -> str:
     numbers = {"plain": f"{effect.plain:,.0f}", "chosen": f"{effect.chosen:,.0f}"}
     if not math.isfinite(effect.low) or not effect.measurable:
         width = max(abs(effect.low), abs(effect.high))
-        within = f"{math.ceil(width):,}" if math.isfinite(width) else "?"
+        within = f"{max(math.ceil(width), 1):,}" if math.isfinite(width) else "?"
         return words.say(f"effect.{effect.parts}-same", within=within, **numbers)
     way = "fewer" if effect.change < 0 else "more"
     ends = sorted(abs(round(end)) for end in (effect.low, effect.high))

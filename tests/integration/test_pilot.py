@@ -133,7 +133,7 @@ def _wide(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 CLEAN: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str, str]] = {
-    "2,000 columns": (_wide, "many-columns", "2003"),
+    "2,000 columns": (_wide, "many-columns", "2,003"),
     "free text": (lambda f: f.assign(note=[f"seen by {n}, {n % 7}" for n in range(len(f))]), "left-text", "note"),
     "japanese dates": (_dates, "rows", "260"),
     "full-width digits": (

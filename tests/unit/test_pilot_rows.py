@@ -131,3 +131,36 @@ def with_inf() -> pd.DataFrame:
 def test_what_is_refused(X: Any, y: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_rows(X, y, **options)
+
+
+def test_in_order_of_time_only_earlier_rows_train_and_stop() -> None:
+    rng = np.random.default_rng(0)
+    when = rng.permutation(240) // 3
+    rows = check_rows(rng.normal(size=(240, 2)), rng.integers(0, 2, 240), order=when)
+    judged = []
+    for number in range(5):
+        train, held, told = rows.parts(number, random_state=0)
+        assert when[train].max() < when[held].min() and when[held].max() < when[told].min()
+        judged.append(told)
+    assert len(np.unique(np.concatenate(judged))) == len(np.concatenate(judged)) == 150
+
+
+def test_rows_of_one_time_stay_together_and_too_few_times_are_refused() -> None:
+    with pytest.raises(ValueError, match="too few different times"):
+        check_rows(np.zeros((80, 1)), [0, 1] * 40, order=[0] * 40 + [1] * 40)
+    with pytest.raises(ValueError, match="order"):
+        check_rows(np.zeros((80, 1)), [0, 1] * 40, order=[np.nan] * 80)
+
+
+def test_a_sample_remembers_which_rows_it_is_of() -> None:
+    rows = check_rows(np.arange(300.0)[:, None], [0, 1, 0] * 100, order=np.arange(300))
+    few = rows.sample(90, seed=1)
+    assert few.frame["x0"].to_numpy().tolist() == few.origin.tolist()
+    assert few.order is not None and few.order.tolist() == few.origin.tolist()
+
+
+def test_images_are_rows_too() -> None:
+    pictures = np.random.default_rng(0).random((60, 3, 8, 8))
+    cut = cut_round(check_rows(pictures, [0, 1, 0] * 20), 0, random_state=0)
+    assert tuple(cut.split.features.shape) == (36, 3, 8, 8)
+    assert cut.constant_losses(2).mean() == pytest.approx(0.64, abs=0.05)
