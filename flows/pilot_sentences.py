@@ -70,10 +70,11 @@ def _amount(words: Words, value: float, points: bool) -> str:
 def effect_sentence(words: Words, effect: Effect) -> str:
     """What changes for 1,000 parts of a kind."""
     numbers = {"plain": f"{effect.plain:,.0f}", "chosen": f"{effect.chosen:,.0f}"}
-    if not math.isfinite(effect.low) or not effect.measurable:
-        width = max(abs(effect.low), abs(effect.high))
-        within = f"{max(math.ceil(width), 1):,}" if math.isfinite(width) else "?"
-        return words.say(f"effect.{effect.parts}-same", within=within, **numbers)
+    if not math.isfinite(effect.low):
+        return words.say(f"effect.{effect.parts}-short", **numbers)
+    if not effect.measurable:
+        within = max(math.ceil(max(abs(effect.low), abs(effect.high))), 1)
+        return words.say(f"effect.{effect.parts}-same", within=f"{within:,}", **numbers)
     way = "fewer" if effect.change < 0 else "more"
     ends = sorted(abs(round(end)) for end in (effect.low, effect.high))
     return words.say(
@@ -109,7 +110,9 @@ def cost_sentences(words: Words, paid: list[Cost], name: str, *, given: bool, cl
     (one,) = paid
     found = [words.say("cost.given", miss=figure(one.miss), reject=figure(one.false_reject))]
     values: dict[str, object] = {"name": name, "chosen": figure(one.chosen), "plain": figure(one.plain)}
-    if not one.low <= 0.0 <= one.high:
+    if not math.isfinite(one.low):
+        pass  # too few rounds for an interval, which the verdict says
+    elif not one.low <= 0.0 <= one.high:
         ends = sorted((abs(one.low), abs(one.high)))
         way = "cheaper" if one.change < 0 else "dearer"
         found.append(
