@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,11 @@ from flows.settings import Settings
 
 if TYPE_CHECKING:
     from softad.bundle import ModelBundle, Prepared
+    from softad.criteria import Criterion
     from softad.training import FitResult
+
+REFERENCE = "erm"
+"""Plain training, which all others are compared with."""
 
 IMAGE = "_image"
 """The column of the tables that names a row's image by its content."""
@@ -26,9 +30,9 @@ class Candidate:
 
     Attributes
     ----------
-    name: "erm", "theta 0.2" or "theta auto".
+    name: "erm", "theta 0.2", "theta auto", or an objective as the config names it.
     theta: the loss level, where it was "auto" the one that training found; None for the reference, which descends on
-        the mean loss.
+        the mean loss, and for objectives without one.
     losses: base losses of the validation rows, shape (n,), after calibration.
     uncalibrated: the same before calibration.
     hits: each row's part in the balanced accuracy, shape (n,), which is their mean; None for regression.
@@ -121,7 +125,7 @@ def fit_candidates(
     metadata: dict[str, Any],
     progress: Callable[[str], None] | None = None,
 ) -> tuple[list[Candidate], list[Diverged]]:
-    """Fit the reference and one model per theta, all with the same seed, early stopping and calibration.
+    """Fit the reference and one model per theta and further objective: the same seed, early stopping and calibration.
 
     Returns
     -------
@@ -133,17 +137,21 @@ def fit_candidates(
     """
     from softad import Mean, SoftAD
     from softad.bundle import train_prepared
+    from softad.pilot_criteria import criterion_named
     from softad.training import TrainingDiverged
 
     training = settings.training
-    thetas: list[float | Literal["auto"] | None] = [None, *dict.fromkeys(training.thetas)]
+    criteria: list[tuple[str, Criterion]] = [(REFERENCE, Mean())]
+    criteria += [
+        (f"theta {theta if theta == 'auto' else format(theta, 'g')}", SoftAD(theta=theta, sigma=training.sigma))
+        for theta in dict.fromkeys(training.thetas)
+    ]
+    criteria += [(name, criterion_named(name)) for name in dict.fromkeys(training.objectives)]
     found: list[Candidate] = []
     lost: list[Diverged] = []
-    for number, theta in enumerate(thetas, start=1):
-        name = "erm" if theta is None else f"theta {theta if theta == 'auto' else format(theta, 'g')}"
-        criterion = Mean() if theta is None else SoftAD(theta=theta, sigma=training.sigma)
+    for number, (name, criterion) in enumerate(criteria, start=1):
         if progress is not None:
-            progress(f"training {name} ({number} of {len(thetas)})")
+            progress(f"training {name} ({number} of {len(criteria)})")
         try:
             bundle, result = train_prepared(
                 prepared, model=training.model, hidden=training.hidden,
@@ -160,7 +168,7 @@ def fit_candidates(
         level, scale = (criterion.theta, criterion.sigma) if isinstance(criterion, SoftAD) else (None, None)
         bundle = replace(bundle, metadata={**metadata, "theta": level, "sigma": scale})
         found.append(_judged(name, None if level is None else float(level), bundle, result, prepared))
-    if not found or found[0].theta is not None or (len(found) == 1 and training.thetas):
+    if not found or found[0].name != REFERENCE or (len(found) == 1 and len(criteria) > 1):
         raise BadConfig(f"training diverged ({lost[0].message}); set a smaller training.learning_rate")
     return found, lost
 
@@ -175,15 +183,15 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     """
     from softad.figures import cvar
 
-    (reference,) = (candidate for candidate in candidates if candidate.theta is None)
+    (reference,) = (candidate for candidate in candidates if candidate.name == REFERENCE)
     if len(candidates) == 1:
-        return reference, f"{reference.name}: training.thetas names none, so training is plain"
+        return reference, f"{reference.name}: training.thetas names none, nor training.objectives, so training is plain"
     best = min(candidates, key=lambda candidate: candidate.mean)
     error = float(best.losses.std() / np.sqrt(len(best.losses)))
     eligible = [
         candidate
         for candidate in candidates
-        if candidate.theta is not None and candidate.mean <= best.mean + error and _keeps_classes(candidate, reference)
+        if candidate is not reference and candidate.mean <= best.mean + error and _keeps_classes(candidate, reference)
     ]
     if not eligible:
         return reference, (

@@ -22,6 +22,7 @@ from flows.pilot_verdict import Verdict
 from flows.pilot_words import Words
 
 if TYPE_CHECKING:
+    from softad.figures import Interval
     from softad.pilot_report import PilotReport
 
 THREE = ("mean", "tail", "stability")
@@ -99,13 +100,19 @@ def build_document(
 def _figures(report: PilotReport, verdict: Verdict, normal: str | None) -> list[dict[str, Any]]:
     """The figures of plain training and of the compared one with their intervals, and the paired differences."""
     plain, own = report.candidates[0], verdict.compared
+
+    def ends(interval: Interval) -> dict[str, float]:
+        # No figure is below 0, though an interval of few rounds may be; of a single round there is none.
+        low = max(interval.low, 0.0) if math.isfinite(interval.low) else interval.low
+        return {"value": interval.value, "low": low, "high": interval.high}
+
     found = []
     for key in plain.figures:
         if key == "recall" and normal is None:
             continue  # without a class of good parts there is no false reject
-        entry: dict[str, Any] = {"key": key, "plain": asdict(plain.figures[key]), "chosen": asdict(own.figures[key])}
+        entry: dict[str, Any] = {"key": key, "plain": ends(plain.figures[key]), "chosen": ends(own.figures[key])}
         if key in THREE:
-            entry |= {"plain_before": asdict(plain.before[key]), "chosen_before": asdict(own.before[key])}
+            entry |= {"plain_before": ends(plain.before[key]), "chosen_before": ends(own.before[key])}
         if key in own.differences:
             entry["difference"] = asdict(own.differences[key])
         found.append(entry)

@@ -110,7 +110,7 @@ def places(report: PilotReport, material: Material, name: str, *, tolerance: flo
 def hardest(report: PilotReport, material: Material, name: str) -> list[dict[str, Any]]:
     """The rows with the largest loss on average over all candidates: where they stand, what they are and seem.
 
-    ``doubt`` is true where the models are sure of another class than the label: the label may be wrong.
+    ``doubt`` is true where the models are sure of another class: the label is wrong, or no column shows its cause.
     """
     evidence = report.evidence
     every = [np.mean(one, axis=0) for one in zip(*evidence.losses.values(), strict=True)]

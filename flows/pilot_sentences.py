@@ -27,6 +27,8 @@ def verdict_sentences(
     kind, others = verdict.kind, len(report.candidates) - 1
     name = verdict.best.name if kind == "other" else verdict.compared.name
     found = [words.say(f"verdict.{kind}", name=name, others=others, label=material.settings.data.label)]
+    if kind == "other" and verdict.pipeline is not verdict.best:
+        found.append(words.say("verdict.other-config", name=name))
     learnt = report.evidence.learnt[0]
     if math.isfinite(learnt.error):
         low, high = learnt.bounds(0.975)

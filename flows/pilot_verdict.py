@@ -26,7 +26,7 @@ class Verdict:
     best: the candidate that the study recommends.
     compared: the candidate that the effect is told of: the recommended, or where that is plain training the SoftAD
         that is nearest to being recommended.
-    pipeline: the candidate that the config trains: plain training or SoftAD.
+    pipeline: the candidate that the config trains.
     """
 
     kind: Kind
@@ -56,10 +56,11 @@ def decide(report: PilotReport, material: Material) -> Verdict:
     elif thetas_of(best) is not None:
         kind = "adopt" if thetas_of(best) == ["auto"] else "setting"
     else:
-        kind = "setting" if good else "other"
+        ours_too = best.kind == "bounded" or (good and objectives_of(best) is None)
+        kind = "setting" if ours_too else "other"
     if kind in ("nothing", "short", "leak", "keep", "unfinished"):
         return Verdict(kind, best, nearest, plain)
-    if thetas_of(best) is not None:
+    if thetas_of(best) is not None or objectives_of(best) is not None:
         return Verdict(kind, best, best, best)
     return Verdict(kind, best, nearest if good else best, nearest if good else plain)
 
@@ -78,6 +79,20 @@ def thetas_of(candidate: Candidate) -> list[Any] | None:
     return None
 
 
+def objectives_of(candidate: Candidate) -> list[str] | None:
+    """What the config's ``training.objectives`` says for a candidate; None where no config trains it so."""
+    from softad.pilot_criteria import criterion_named
+
+    spec = candidate.spec
+    if spec.label_smoothing or spec.focal or spec.class_weights:
+        return None
+    try:
+        same = repr(criterion_named(candidate.name)) == repr(spec.criterion)
+    except ValueError:
+        return None  # its name is of a kind that takes more than a criterion, or of SoftAD, which thetas train
+    return [candidate.name] if same else None
+
+
 def settings_for(report: PilotReport, material: Material, verdict: Verdict) -> Settings:
     """The config that trains what the verdict says, the way the study trained."""
     from softad import SoftAD
@@ -85,6 +100,7 @@ def settings_for(report: PilotReport, material: Material, verdict: Verdict) -> S
     criterion, shared = verdict.pipeline.spec.criterion, report.training
     changes: dict[str, Any] = {
         "thetas": thetas_of(verdict.pipeline) or [],
+        "objectives": objectives_of(verdict.pipeline) or [],
         "model": shared["model"],
         "hidden": list(shared["hidden"]),
         "patience": shared["patience"],

@@ -143,6 +143,7 @@ class Training(Section):
     learning_rate: Positive = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     thetas: list[Positive | Literal["auto"]] = Field(default=["auto", 0.05, 0.2], description="none: plain training")
+    objectives: list[str] = Field(default_factory=list, description="others to try, as a pilot study names them")
     sigma: Positive | Literal["auto"] = "auto"
     history: Annotated[int, Field(ge=1)] = 26
     min_rows: Annotated[int, Field(ge=20)] = 200
@@ -150,6 +151,16 @@ class Training(Section):
     threads: Annotated[int, Field(ge=1)] = 2
     device: str = "cpu"
     split: Split = Split()
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, value: list[str]) -> list[str]:
+        if value:
+            from softad.pilot_criteria import criterion_named
+
+            for name in value:
+                criterion_named(name)
+        return value
 
     @model_validator(mode="after")
     def _embedding_fits(self) -> Training:

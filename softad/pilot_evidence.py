@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from softad.paired import Array, Difference, Ints, paired
 
+WORTH = 0.3
+"""A gain over a constant answer, as a share of its loss, that must be ruled out before nothing is there to learn."""
+
 CONFIDENCE = 0.975
 """Of each bound: where ERM and the chosen one are both asked, about one noise in twenty is taken for learnt."""
 
@@ -39,10 +42,15 @@ class Evidence:
 
     @property
     def has_learnt(self) -> bool | None:
-        """Whether some model is better than a constant answer beyond chance; None where the rounds are too few."""
+        """Whether some model is better than a constant answer beyond chance; None where the rounds are too few to tell.
+
+        That nothing can be learnt is said only where a gain of `WORTH` is ruled out.
+        """
         if not all(math.isfinite(one.error) for one in self.learnt):
             return None
-        return any(one.bounds(CONFIDENCE)[1] < 0.0 for one in self.learnt)
+        if any(one.bounds(CONFIDENCE)[1] < 0.0 for one in self.learnt):
+            return True
+        return None if any(one.bounds(CONFIDENCE)[0] < -WORTH for one in self.learnt) else False
 
     def learnt_document(self) -> dict[str, Any]:
         """The same for JSON."""

@@ -101,6 +101,19 @@ def settings_grid(reference: float, counts: npt.ArrayLike | None) -> tuple[Setti
     return tuple({setting.name: setting for setting in found}.values())
 
 
+def short_grid(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """The part of the grid that is tried on images, where each candidate costs much: at least one of each kind.
+
+    >>> len(short_grid(settings_grid(0.7, [90, 10])))
+    10
+    """
+    kept = {BASELINE, "label smoothing 0.05", "focal loss 1", "class weights", "CVaR 0.5", "chi-square 0.1",
+            "SoftAD theta=auto"}  # fmt: skip
+    plain = [one.name for one in settings if theta_of(one.spec.criterion) is not None]
+    kept |= set(plain[1:6:2])
+    return tuple(one for one in settings if one.name in kept)
+
+
 class Search:
     """Optuna's multi-objective search (mean and tail loss) beyond the grid, asked for batches.
 

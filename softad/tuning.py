@@ -23,7 +23,7 @@ from softad.optimizers import thread_count
 from softad.pilot_report import PilotReport
 from softad.pilot_rows import PilotRows, Round, check_rows, cut_round, normal_class
 from softad.pilot_summary import report_of
-from softad.pilots import BASELINE, Search, Setting, settings_grid
+from softad.pilots import BASELINE, Search, Setting, settings_grid, short_grid
 from softad.stacked import Pilot, PilotResult, train_stack
 from softad.training import outputs_of
 
@@ -195,8 +195,9 @@ class _Study:
         size = self.shared.batch_size or int(np.clip(wanted // 8, 16, 256))
         self.shared = replace(self.shared, batch_size=size)
         ticks: list[float] = []
+        probes = PROBE_MODELS if self.rows.pictures is None else PROBE_MODELS // 2
         train_stack(
-            [Pilot(Mean(), seed=0)] * PROBE_MODELS, [cut.split], self._builder(cut), deadline=self.deadline,
+            [Pilot(Mean(), seed=0)] * probes, [cut.split], self._builder(cut), deadline=self.deadline,
             progress=lambda *_: ticks.append(time.monotonic()), **self._arguments(epochs=2),
         )  # fmt: skip
         if len(ticks) < 2:
@@ -227,7 +228,8 @@ class _Study:
             [first] if len(self.rows.frame) > 5_000 else [first, self._cut(1), self._cut(2)]
         )
         counts = np.bincount(self.rows.target, minlength=len(self.rows.classes)) if self.rows.classes else None
-        self.settings = list(settings_grid(self.reference, counts))
+        grid = settings_grid(self.reference, counts)
+        self.settings = list(grid if self.rows.pictures is None else short_grid(grid))
         most = repeats or MOST_ROUNDS
         for number in range(most):
             begun = time.monotonic()

@@ -100,3 +100,20 @@ def test_a_value_that_may_be_a_number_or_a_word_is_explained(training: dict[str,
     with pytest.raises(ValidationError) as raised:
         Settings.model_validate({**CONFIG, "training": training})
     assert explain(raised.value) == sentence
+
+
+def test_objectives_by_name_are_tried_and_without_any_training_is_plain() -> None:
+    training = {"epochs": 6, "hidden": [16], "thetas": [], "objectives": ["CVaR 0.9"], "learning_rate": 0.02}
+    settings = Settings.model_validate({**CONFIG, "training": training})
+    prepared = prepare_rows(rows(0), rows(1), settings, None)
+    candidates, _ = fit_candidates(prepared, settings, metadata={})
+    assert [one.name for one in candidates] == ["erm", "CVaR 0.9"]
+    erm, other = candidates
+    assert not np.array_equal(erm.losses, other.losses)
+    assert choose([erm, replace(other, losses=0.5 * erm.losses, hits=erm.hits)])[0].name == "CVaR 0.9"
+    plain = Settings.model_validate({**CONFIG, "training": {**training, "objectives": []}})
+    (alone,), _ = fit_candidates(prepared, plain, metadata={})
+    chosen, because = choose([alone])
+    assert chosen is alone and "plain" in because
+    with pytest.raises(ValidationError, match="chi-square"):
+        Settings.model_validate({**CONFIG, "training": {"objectives": ["CVaR"]}})

@@ -97,3 +97,15 @@ def test_both_languages_have_the_same_words_with_the_same_braces() -> None:
 
 def test_a_name_in_braces_stays_as_it_is() -> None:
     assert "{label}" in Words("en").say("quality.id", column="{label}")
+
+
+def test_a_config_asks_for_what_a_study_names() -> None:
+    from flows.pilot_verdict import objectives_of, thetas_of
+    from softad.pilots import settings_grid
+
+    asked = {one.name: (thetas_of(one), objectives_of(one)) for one in settings_grid(0.7, [90, 10])}  # type: ignore[arg-type]
+    assert asked["ERM"] == ([], None) and asked["SoftAD theta=auto"] == (["auto"], None)
+    assert asked["CVaR 0.9"] == (None, ["CVaR 0.9"]) and asked["tilted 1"] == (None, ["tilted 1"])
+    assert asked["class weights"] == (None, None) and asked["focal loss 2"] == (None, None)
+    both = [names for name, (_, names) in asked.items() if name.startswith("CVaR 0.5 + SoftAD")]
+    assert both and all(names is not None for names in both)
