@@ -32,7 +32,12 @@ def verdict_sentences(
     learnt = report.evidence.learnt[0]
     if math.isfinite(learnt.error):
         low, high = learnt.bounds(0.975)
-        found.append(words.say("verdict.learnt", gain=percent(-learnt.value), low=percent(-high), high=percent(-low)))
+        if learnt.value > 0.0:
+            values = {"gain": percent(learnt.value), "low": percent(low), "high": percent(high)}
+            found.append(words.say("verdict.not-learnt", **values))
+        else:
+            values = {"gain": percent(-learnt.value), "low": percent(-high), "high": percent(-low)}
+            found.append(words.say("verdict.learnt", **values))
     if kind in ("keep", "other") and verdict.compared.refused:
         why = _why(words, verdict.compared)
         found.append(words.say("verdict.refused", name=verdict.compared.name, why=why))

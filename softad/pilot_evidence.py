@@ -30,7 +30,8 @@ class Evidence:
     target: class numbers of the judged rows; of regression, values in units of the training rows' deviation.
     losses: candidate to its losses in each round, after temperature scaling.
     outputs: candidate to its outputs in each round (`softad.judging.Judged`).
-    learnt: the mean loss of ERM, and of the one recommended, against that of a constant answer, as shares.
+    learnt: the mean loss of ERM, and of the one recommended, against that of a constant answer, as shares; and of
+        classes, the balanced accuracy of a constant answer less that of ERM. Each is below 0 where something is learnt.
     """
 
     rows: tuple[Ints, ...]

@@ -146,12 +146,20 @@ def report_of(
             target=tuple(rows.target[part] for part in numbers),
             losses={s.name: tuple(parts(s.name, MEAN.key)) for s in whole},
             outputs={s.name: tuple(one[s.name].outputs for one in judged) for s in whole},
-            learnt=tuple(
-                paired(parts(name, MEAN.key), constants, clusters, relative=True)
-                for name in dict.fromkeys((BASELINE, choice.name))
+            learnt=(
+                *(
+                    paired(parts(name, MEAN.key), constants, clusters, relative=True)
+                    for name in dict.fromkeys((BASELINE, choice.name))
+                ),
+                *([paired(_guessing(rows, numbers), base[BALANCED.key], clusters)] if BALANCED.key in base else []),
             ),
         ),
     )
+
+
+def _guessing(rows: PilotRows, numbers: Sequence[Ints]) -> list[Array]:
+    """The balanced accuracy of a constant answer in each round, as contributions of its rows."""
+    return [np.full(part.size, 1.0 / np.unique(rows.target[part]).size) for part in numbers]
 
 
 def _average(
