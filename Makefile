@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # `make search` runs the property tests on new random examples; what fails becomes an `@example`.
-.PHONY: demo test search up bench check install clean
+.PHONY: demo test browser search up bench check install clean
 
 install: $(STAMP)
 
@@ -26,6 +26,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# In the system's Chromium.
+browser: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/browser
 
 search: $(STAMP)
 	@HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit

@@ -16,9 +16,11 @@ from flows.incidents import open_incidents
 from flows.lives import current_life
 from flows.monitor import WindowOutcome, outcomes
 from flows.store import current_rows
+from flows.workspace import write_atomically
 from monitoring.attribution import Finding
 from monitoring.dashboard import write_index, write_page
 from monitoring.page_data import (
+    Bought,
     EarlyLine,
     LedgerLine,
     Named,
@@ -45,6 +47,8 @@ def refresh_page(context: Context, *, now: datetime) -> Path:
     """Write the model's page and the list of models; returns the page's path."""
     language = context.settings.alerts.language
     path = write_page(page_data(context, now=now), context.workspace.page, language)
+    # The last page of each month stays, in the same folder, so that its links hold.
+    write_atomically(path.with_name(f"{now:%Y-%m}.html"), path.read_bytes())
     root = context.workspace.page.parent
     models = sorted(folder.name for folder in root.iterdir() if (folder / "index.html").exists())
     write_index(models, root, language)
@@ -80,7 +84,28 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         early=early_lines(context, looks),
         tracking_uri=context.tracker.uri,
         weeks=_weeks(looks),
+        months=_months(context.workspace.page, now),
+        **_bought(looks),
     )  # fmt: skip
+
+
+def _months(folder: Path, now: datetime) -> list[str]:
+    """The months of which a page is kept, this one too, newest first."""
+    kept = {path.stem for path in folder.glob("[0-9][0-9][0-9][0-9]-[0-9][0-9].html")}
+    return sorted({*kept, f"{now:%Y-%m}"}, reverse=True)
+
+
+def _bought(looks: list[WindowOutcome]) -> dict[str, Any]:
+    """Champion against ordinary training, in the newest window where both judged the same rows."""
+    look = next((look for look in reversed(looks) if look.figures.get("bought")), None)
+    if look is None:
+        return {}
+    found = look.figures["bought"]
+    lines = [
+        Bought(name, found[name]["value"], found[name]["low"], found[name]["high"])
+        for name in ("mean", "tail", "stability")
+    ]
+    return {"bought": lines, "bought_window": look.window, "bought_rows": found["rows"]}
 
 
 def _weeks(looks: list[WindowOutcome]) -> Weeks | None:

@@ -1,4 +1,4 @@
-"""Serve the workspace's pages on loopback: files as they are, nothing else.
+"""Serve the workspace's pages on loopback, and the reports that they link: files as they are, nothing else.
 
 Run as ``python -m flows.page_server FOLDER PORT`` by `softad up`.
 """
@@ -27,6 +27,15 @@ class PageHandler(SimpleHTTPRequestHandler):
             self.end_headers()
             return
         super().do_GET()
+
+    def translate_path(self, path: str) -> str:
+        """Below `/reports/` the reports, which lie beside the pages' folder: the pages link them as on the disk."""
+        pages = Path(self.directory)
+        found = super().translate_path(path)
+        inside = Path(found).relative_to(pages)
+        if inside.parts[:1] == ("reports",) and not (pages / "reports" / "index.html").exists():
+            return str(pages.parent / inside)
+        return found
 
     def list_directory(self, path: Any) -> io.BytesIO | None:
         """The models at the root; no other folder is listed."""

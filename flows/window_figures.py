@@ -17,6 +17,9 @@ from flows.lives import Life, reference_of
 BATCH = 100_000
 """Rows that the reference model judges at a time."""
 
+COMPARED = 20_000
+"""Of a larger window so many rows, chosen at random, are resampled to compare champion and reference."""
+
 
 def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[str, Any]:
     """The three figures of champion and ERM reference on the same rows, and the loss concentration."""
@@ -42,6 +45,8 @@ def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[s
             for start in range(0, max(len(told), 1), BATCH)
         ])  # fmt: skip
         figures["erm"] = figures_document(three_figures(other, seed=settings.monitoring.seed))
+        if len(other) == len(losses):
+            figures["bought"] = _bought(other, losses, seed=settings.monitoring.seed)
     if settings.task.kind == "classification":
         wrong = judged["prediction"].astype(str) != judged["label"].astype(str)
         figures["accuracy"] = float(1 - wrong.mean())
@@ -51,6 +56,17 @@ def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[s
             figures["recall"] = float(1 - wrong[defect].mean()) if defect.any() else None
             figures["false_rejects"] = float(wrong[~defect].mean()) if (~defect).any() else None
     return figures
+
+
+def _bought(erm: np.ndarray, champion: np.ndarray, *, seed: int) -> dict[str, Any]:
+    """What soft ascent-descent changes on the same rows, and on how many of them it was compared."""
+    from flows.evaluation import difference
+
+    if len(erm) > COMPARED:
+        # A resample of every row of a large window would take longer than judging it.
+        chosen = np.random.default_rng(seed).choice(len(erm), COMPARED, replace=False)
+        erm, champion = erm[chosen], champion[chosen]
+    return {"rows": len(erm), **difference(erm, champion, None, seed=seed)}
 
 
 def figures_document(figures: Any) -> dict[str, Any]:

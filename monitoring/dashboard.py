@@ -95,6 +95,7 @@ def render_page(data: PageData, language: str = "en") -> str:
         spent=spent,
         t=both,
         percent=_percent,
+        signed=_signed,
         width=lambda share: round(min(max(share, 0.0), 1.0) * 100),
         number=lambda value, digits: "" if value is None else f"{value:.{digits}f}",
         day=lambda at: f"{at:%Y-%m-%d}" if at is not None else "–",
@@ -186,6 +187,10 @@ def _parts(versions: Sequence[VersionLine]) -> str:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share * 100:.0f} %"
+
+
+def _signed(change: float) -> str:
+    return f"{change * 100:+.1f} %".replace("-", "−")
 
 
 def _moment(at: datetime) -> str:

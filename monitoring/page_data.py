@@ -165,6 +165,31 @@ class Weeks:
 
 
 @dataclass(frozen=True)
+class Bought:
+    """A figure of the champion against the reference of ordinary training on the same rows.
+
+    Attributes
+    ----------
+    name: mean | tail | stability.
+    value, low, high: relative change of the figure, with its interval of 95 %; below 0 the champion errs less.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def said(self) -> str:
+        """lower | higher | none, the last where the interval covers zero.
+
+        >>> Bought("tail", -0.1, -0.2, 0.01).said
+        'none'
+        """
+        return "none" if self.low <= 0.0 <= self.high else ("lower" if self.value < 0.0 else "higher")
+
+
+@dataclass(frozen=True)
 class PageData:
     """The whole page of one model.
 
@@ -174,6 +199,8 @@ class PageData:
     early: windows of which something was told before their labels, oldest first.
     named, named_window: the places of the window in which places were last looked at.
     weeks: how much the weeks of the reference differ; None where they were not told apart.
+    bought, bought_window, bought_rows: champion against ordinary training in the newest window that has both.
+    months: past and present months of which a page is kept beside this one, newest first, as "2026-03".
 
     >>> from datetime import UTC
     >>> PageData("line-a", datetime(2026, 4, 6, tzinfo=UTC)).status
@@ -195,6 +222,10 @@ class PageData:
     early: Sequence[EarlyLine] = ()
     tracking_uri: str = ""
     weeks: Weeks | None = None
+    bought: Sequence[Bought] = ()
+    bought_window: str = ""
+    bought_rows: int = 0
+    months: Sequence[str] = ()
 
     @property
     def status(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitoring.dashboard import render_page, write_index, write_page
-from monitoring.page_data import LedgerLine, Named, OpenIncident, PageData, Received, Weeks, WindowPoint
+from monitoring.page_data import Bought, LedgerLine, Named, OpenIncident, PageData, Received, Weeks, WindowPoint
 from monitoring.words import LANGUAGES, words
 
 AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
@@ -178,3 +178,23 @@ def test_how_much_ordinary_weeks_differ_is_told(exceeds: bool) -> None:
     assert "the share of hard cases differed by 2.1 points" in page
     assert "偶然だけなら 1.3 です" in page
     assert ("That is more than chance" in page) == exceeds
+
+
+def test_what_softad_buys_is_told_with_its_range_and_no_difference_in_words() -> None:
+    lines = [
+        Bought("mean", -0.01, -0.03, 0.02),
+        Bought("tail", -0.12, -0.2, -0.04),
+        Bought("stability", 0.1, 0.05, 0.2),
+    ]
+    text = render_page(PageData("line-a", AT, "1", AT, bought=lines, bought_window="2026-W07", bought_rows=4000))
+    table = text.split('id="bought"')[1].split("</section>")[0]
+    said = re.findall(r"<tr><th.*?</tr>", table, re.DOTALL)[1:]
+    for row, key in zip(said, ("none", "lower", "higher"), strict=True):
+        for language in LANGUAGES:
+            assert words("page", language)[f"bought.{key}"] in row
+    assert "−12.0 %" in table and "−20.0 % … −4.0 %" in table and "4,000" in table
+
+
+def test_kept_months_are_linked_beside_the_page() -> None:
+    tags = Outline(render_page(PageData("line-a", AT, months=["2026-04", "2026-03"]))).tags
+    assert [found["href"] for tag, found in tags if tag == "a"] == ["2026-04.html", "2026-03.html"]
