@@ -190,7 +190,8 @@ def _percent(share: float | None) -> str:
 
 
 def _signed(change: float) -> str:
-    return f"{change * 100:+.1f} %".replace("-", "−")
+    text = f"{change * 100:+.1f} %".replace("-", "−")
+    return "0.0 %" if text[1:] == "0.0 %" else text
 
 
 def _moment(at: datetime) -> str:

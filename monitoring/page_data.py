@@ -181,11 +181,14 @@ class Bought:
 
     @property
     def said(self) -> str:
-        """lower | higher | none, the last where the interval covers zero.
+        """lower | higher | none where the interval covers zero | small where the change is below one in 2,000.
 
-        >>> Bought("tail", -0.1, -0.2, 0.01).said
-        'none'
+        >>> Bought("tail", -0.1, -0.2, 0.01).said, Bought("tail", -0.0001, -0.0002, -0.00005).said
+        ('none', 'small')
         """
+        if abs(self.value) < 0.0005 and not self.low <= 0.0 <= self.high:
+            # It would be shown as zero: no table may call that a gain.
+            return "small"
         return "none" if self.low <= 0.0 <= self.high else ("lower" if self.value < 0.0 else "higher")
 
 

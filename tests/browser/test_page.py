@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from monitoring.dashboard import write_page
-from monitoring.page_data import LedgerLine, Named, OpenIncident, PageData, Received, WindowPoint
+from monitoring.page_data import Bought, LedgerLine, Named, OpenIncident, PageData, Received, WindowPoint
 
 CHROMIUM = Path("/usr/bin/chromium")
 AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
@@ -33,7 +34,9 @@ def sample() -> PageData:
         ],
         ledger=[LedgerLine(AT, "softad", "champion.set", "3"), LedgerLine(AT, "ito", "something.new", "x", "a note")],
         received=Received(12, 4000, 3980, 15, 5, 20, ["broken.csv"], [("pressure-plausible", 9), ("number", 6)]),
-        tracking_uri="sqlite:///mlflow.db",
+        tracking_uri="http://127.0.0.1:5000", months=["2026-04", "2026-03"],
+        bought=[Bought("mean", -0.01, -0.03, 0.02), Bought("tail", -0.12, -0.2, -0.04)], bought_window="2026-W12",
+        bought_rows=1990,
     )  # fmt: skip
 
 
@@ -98,6 +101,25 @@ def test_the_zoom_chart_comes_from_the_bundle_beside_the_page(page: Any) -> None
     page.locator("details.zoom summary").click()
     page.wait_for_selector("#zoom .main-svg", timeout=20_000)
     assert any(url.endswith("/shared/plotly.min.js") for url in page.requested)
+
+
+def test_five_years_of_weeks_load_within_two_seconds(
+    browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = list(sample().points)
+    points = [replace(known[week % 11], window=f"{2021 + week // 52}-W{week % 52 + 1:02d}") for week in range(260)]
+    path = write_page(replace(sample(), points=points), tmp_path / "page" / "line-a")
+    opened = browser.new_page(viewport={"width": 1200, "height": 900})
+    opened.goto(path.as_uri(), wait_until="load")
+    first, loaded = opened.evaluate(
+        """() => [performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? performance.now(),
+                  performance.getEntriesByType("navigation")[0].loadEventEnd]"""
+    )
+    opened.close()
+    size = path.stat().st_size
+    with capsys.disabled():
+        print(f"260 weeks: {size / 1000:.0f} kB, first paint {first:.0f} ms, loaded {loaded:.0f} ms")
+    assert first < 1000 and loaded < 2000 and size <= 1_000_000
 
 
 def test_it_prints(page: Any) -> None:

@@ -195,6 +195,23 @@ def test_what_softad_buys_is_told_with_its_range_and_no_difference_in_words() ->
     assert "−12.0 %" in table and "−20.0 % … −4.0 %" in table and "4,000" in table
 
 
+def test_a_gain_that_would_be_shown_as_zero_is_no_gain() -> None:
+    text = render_page(PageData("line-a", AT, "1", AT, bought=[Bought("mean", -0.0001, -0.0002, -0.00005)]))
+    table = text.split('id="bought"')[1].split("</section>")[0]
+    assert words("page", "en")["bought.small"] in table
+    assert words("page", "en")["bought.lower"] not in table
+    assert "−0.0 %" not in table and "+0.0 %" not in table
+
+
+@pytest.mark.parametrize(
+    ("address", "links"),
+    [("http://127.0.0.1:5000", 1), ("sqlite:///mlflow.db", 0), ("javascript:alert(1)", 0)],
+)
+def test_runs_are_linked_where_a_server_shows_them(address: str, links: int) -> None:
+    tags = Outline(render_page(PageData("line-a", AT, tracking_uri=address))).tags
+    assert [found.get("href") for tag, found in tags if tag == "a"] == [address] * links
+
+
 def test_kept_months_are_linked_beside_the_page() -> None:
     tags = Outline(render_page(PageData("line-a", AT, months=["2026-04", "2026-03"]))).tags
     assert [found["href"] for tag, found in tags if tag == "a"] == ["2026-04.html", "2026-03.html"]
