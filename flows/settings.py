@@ -14,19 +14,17 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flows.errors import BadConfig
+from flows.sections import Section, Services, Storage, Tracking
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
-
-class Section(BaseModel):
-    """A part of the configuration; refuses keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_MAY_HOLD_SECRETS = ("alerts", "tracking", "storage", "services")
+"""Sections whose values no sentence shows."""
 
 
 class Window(Section):
@@ -227,13 +225,6 @@ class Alerts(Section):
         return value
 
 
-class Tracking(Section):
-    """Where runs and models are kept; empty: SQLite and a folder in the workspace."""
-
-    uri: str | None = None
-    artifacts: str | None = None
-
-
 class Schedule(Section):
     """When the deployments run, as cron lines in the plant's time zone."""
 
@@ -263,6 +254,8 @@ class Settings(BaseSettings):
     promotion: Promotion = Promotion()
     alerts: Alerts = Alerts()
     tracking: Tracking = Tracking()
+    storage: Storage = Storage()
+    services: Services = Services()
     schedule: Schedule = Schedule()
     source: Path | None = Field(default=None, exclude=True, description="the file that it was read from")
 
@@ -293,10 +286,10 @@ class Settings(BaseSettings):
         return path if path.is_absolute() or self.source is None else self.source.parent / path
 
     def digest(self) -> str:
-        """Sixteen hex digits that change with any value of the configuration."""
+        """Sixteen hex digits that change with any value that decides what is done, not with where it is done."""
         import hashlib
 
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude={"services", "storage"}).encode()).hexdigest()[:16]
 
 
 def load_settings(path: Path) -> Settings:
@@ -345,7 +338,8 @@ def explain(error: ValidationError) -> str:
     # A value that may be of several kinds has an error for each of them.
     same = [one["msg"].removeprefix("Value error, ") for one in found if _key(one["loc"]) == key]
     message = ", or ".join(dict.fromkeys([same[0], *(text[0].lower() + text[1:] for text in same[1:])]))
-    shown = "" if isinstance(first["input"], dict) or key.startswith("alerts") else f" (it is {first['input']!r})"
+    hidden = isinstance(first["input"], dict) or key.startswith(_MAY_HOLD_SECRETS)
+    shown = "" if hidden else f" (it is {first['input']!r})"
     return f"{key or 'config'}: {message}{shown}"
 
 
@@ -377,4 +371,6 @@ def environment_overrides() -> dict[str, str]:
     True
     """
     sections = tuple(f"SOFTAD_CONFIG__{name.upper()}" for name in Settings.model_fields)
-    return {key: value for key, value in os.environ.items() if key.startswith(sections)}
+    secret = tuple(f"SOFTAD_CONFIG__{name.upper()}" for name in _MAY_HOLD_SECRETS)
+    found = {key: value for key, value in os.environ.items() if key.startswith(sections)}
+    return {key: "…" if key.startswith(secret) else value for key, value in found.items()}
