@@ -115,20 +115,15 @@ def show_status(config: Path | None, workspace: Path) -> Reply:
 
 def retrain_now(config: Path | None, workspace: Path, *, at_run: str | None, quiet: bool) -> Reply:
     """`softad retrain [--at RUN]`: without a run a challenger is trained and brought before the gates."""
+    from flows.repetition import lines_of, repeat
     from flows.respond import train_and_consider
-    from flows.retrain import retrain
 
     context = open_context(config, workspace)
     now = utc_now()
     with context.workspace.lock("retrain", wait=False), showing(quiet) as say:
         if at_run is not None:
-            training = retrain(
-                context.store, context.tracker, context.settings, context.workspace, now=now, reason="again",
-                at_run=at_run, progress=say,
-            )  # fmt: skip
-            document = {"run": training.run_id, "version": training.version, "digest": training.digest}
-            return Reply(document, [f"run {training.run_id}: trained again on the rows of {at_run}",
-                                    f"digest of the weights: {training.digest}"])  # fmt: skip
+            found = repeat(context, at_run, now=now, progress=say)
+            return Reply(found.document(), lines_of(found), 0 if found.equal else Refused.exit_status)
         action = train_and_consider(context, reason=f"by hand {now:%Y-%m-%dT%H:%M:%S}", actor=actor(), now=now, say=say)
     status = 0 if action.promoted else 4
     return Reply(action.document(), decision_lines(action), status)

@@ -36,10 +36,13 @@ def code_version() -> dict[str, str]:
 
 def environment(settings: Settings) -> dict[str, str]:
     """Interpreter, machine, libraries, and what the environment changed in the configuration."""
+    import torch
+
     found = {
         "env.python": sys.version.split()[0],
         "env.platform": platform.platform(),
         "env.cpus": str(os.cpu_count()),
+        "env.instructions": torch.backends.cpu.get_cpu_capability(),  # how sums are rounded depends on them
         "env.threads": str(settings.training.threads),
         "env.device": settings.training.device,
     }

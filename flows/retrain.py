@@ -106,7 +106,7 @@ def retrain(
     Refused: the rows of `at_run` are not what they were.
     Unavailable: the tracking server is away; the same call later starts over, and leaves one finished run.
     """
-    key = f"again|{at_run}" if at_run is not None else f"{reason}|{training_digest(settings)}"
+    key = _key_again(at_run, settings) if at_run is not None else f"{reason}|{training_digest(settings)}"
     done = _finished(tracker, key)
     if done is not None:
         return done
@@ -177,9 +177,17 @@ def _plan(store: Store, settings: Settings, reason: str, key: str, incident: Inc
 
 def _plan_again(store: Store, tracker: Tracker, settings: Settings, *, at_run: str, reason: str, key: str) -> _Plan:
     run = tracker.run(at_run)
+    if run.parent is not None:
+        raise Refused(f"run {at_run} is a part of the training {run.parent}; repeat that one")
     if run.status != "FINISHED":
         raise Refused(f"run {at_run} did not finish ({run.status}), so there is nothing to repeat; name a finished run")
     old = training_of(tracker, run)
+    for table in ("inspections", "labels"):
+        if table in old.versions and not store.readable(table, old.versions[table]):
+            raise Refused(
+                f"run {at_run} read version {old.versions[table]} of the table {table}, and files of that version are "
+                "gone (compaction removes them once no registered model needs them); restore the tables from a backup"
+            )
     recorded = settings_as_recorded(
         settings, json.loads(tracker.read_file(at_run, f"{LINEAGE}/{SETTINGS}").read_text(encoding="utf-8"))
     )
@@ -195,6 +203,11 @@ def _plan_again(store: Store, tracker: Tracker, settings: Settings, *, at_run: s
     return _Plan(
         recorded, frame, [], old.rows["excluded"], old.versions, reason, key, old.held, old.incident, old.since, at_run
     )
+
+
+def _key_again(at_run: str, settings: Settings) -> str:
+    """Names a repetition: other code or another torch may give another answer."""
+    return f"again|{at_run}|{code_version()['code.digest']}|{environment(settings)['env.torch']}"
 
 
 def rows_digest(frame: pd.DataFrame) -> str:

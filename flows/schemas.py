@@ -6,6 +6,8 @@ Times are UTC with microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -195,3 +197,25 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_unsigned_integer(kind):
         return pa.int64()
     return kind
+
+
+def conform_stream(reader: pa.RecordBatchReader, declared: pa.Schema) -> pa.RecordBatchReader:
+    """As `conform`, batch by batch."""
+    schema = conform(reader.schema.empty_table(), declared).schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            yield from conform(pa.Table.from_batches([batch]), declared).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def in_words(kind: pa.DataType) -> str:
+    """A column's type for people.
+
+    >>> in_words(pa.float64()), in_words(pa.string())
+    ('a number', 'text')
+    """
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return "a number"
+    return "text" if kind == pa.string() else str(kind)

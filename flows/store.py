@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +22,7 @@ import pyarrow as pa
 from flows.disk import translated
 from flows.engine import Engine, duckdb_type, quoted, selection
 from flows.errors import BadConfig, Unavailable
-from flows.schemas import TABLES, conform
+from flows.schemas import TABLES, conform, conform_stream, in_words
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,7 +85,7 @@ class Store:
 
         # A stream cannot be rewound, so it has one attempt.
         streamed = isinstance(frame, pa.RecordBatchReader)
-        data = _conformed_stream(frame, TABLES[table]) if streamed else conform(_arrow(frame), TABLES[table])
+        data = conform_stream(frame, TABLES[table]) if streamed else conform(_arrow(frame), TABLES[table])
         properties = CommitProperties(app_transactions=[Transaction(key, 1)], custom_metadata={"key": key})
         with translated(f"table {table}"):
             for attempt in range(1 if streamed else _ATTEMPTS):
@@ -183,6 +183,21 @@ class Store:
         """The present version of a table; None when it does not exist."""
         opened = self._open(table)
         return None if opened is None else int(opened.version())
+
+    def readable(self, table: str, version: int) -> bool:
+        """Whether a table can be read as it was at a version: that version and all of its files are there."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            opened = self._open(table, version)
+        except DeltaError:
+            return False
+        if opened is None:
+            return False
+        if not self.remote:
+            return all(Path(unquote(name)).exists() for name in opened.file_uris())
+        dataset = opened.to_pyarrow_dataset()
+        return all(found.is_file for found in dataset.filesystem.get_file_info(dataset.files))
 
     def versions(self) -> dict[str, int]:
         """The present version of every table that exists."""
@@ -296,8 +311,8 @@ class Store:
                 before, after = kept.field(field.name).type, field.type
                 if before != after:
                     raise BadConfig(
-                        f"column {field.name!r} of table {table} was kept as {_plain(before)} so far and would now be "
-                        f"{_plain(after)}; list it in the config as before, or give the new kind of column a new name"
+                        f"column {field.name!r} of table {table} was kept as {in_words(before)} so far and would now "
+                        f"be {in_words(after)}; list it in the config as before, or rename the new kind of column"
                     )
 
     def _register(self, connection: duckdb.DuckDBPyConnection, table: str, version: int | None) -> None:
@@ -376,23 +391,3 @@ def _arrow(frame: Any) -> pa.Table:
     if isinstance(frame, pa.Table):
         return frame
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-
-
-def _conformed_stream(reader: pa.RecordBatchReader, declared: pa.Schema) -> pa.RecordBatchReader:
-    schema = conform(reader.schema.empty_table(), declared).schema
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in reader:
-            yield from conform(pa.Table.from_batches([batch]), declared).to_batches()
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
-
-
-def _plain(kind: pa.DataType) -> str:
-    return (
-        "a number"
-        if pa.types.is_floating(kind) or pa.types.is_integer(kind)
-        else "text"
-        if kind == pa.string()
-        else str(kind)
-    )

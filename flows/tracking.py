@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from flows.errors import BadConfig, Refused, Unavailable
 from flows.model_records import RunInfo, VersionInfo, bundle_digest, requirements, run_info, version_info
 from flows.settings import Settings
-from flows.workspace import Workspace
+from flows.workspace import Workspace, new_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -190,8 +190,12 @@ class Tracker:
         found = None
         with self._reached(absent_is=None):
             found = self.client.get_run(run_id)
-        if found is None or found.info.experiment_id != self.experiment:
-            raise BadConfig(f"{self.name} has no run {run_id!r}; `softad status` lists the runs")
+        if found is None:
+            raise BadConfig(f"{self.name} has no run {run_id!r}; its newest are {self._newest()}")
+        if found.info.experiment_id != self.experiment:
+            with self._reached():
+                other = self.client.get_experiment(found.info.experiment_id).name
+            raise BadConfig(f"run {run_id} is one of the model {other!r}, not of {self.name!r}; name its --config")
         return run_info(found)
 
     def runs(self, limit: int = 200) -> list[RunInfo]:
@@ -202,7 +206,7 @@ class Tracker:
         """One of a run's artifacts as a local file; it lies in the workspace's cache, where it may be deleted."""
         target = self.workspace.cache / "runs" / run_id
         if not (target / path).exists():
-            with self._reached(), _new_folder(target.parent) as fresh:
+            with self._reached(), new_folder(target.parent) as fresh:
                 got = self.client.download_artifacts(run_id, path, str(fresh))
                 (target / path).parent.mkdir(parents=True, exist_ok=True)
                 Path(got).replace(target / path)
@@ -317,6 +321,9 @@ class Tracker:
             )
         return [run_info(run) for run in found]
 
+    def _newest(self) -> str:
+        return ", ".join(run.run_id for run in self.runs(50)[:3] if run.status == "FINISHED") or "none yet"
+
     def _aliases(self) -> dict[str, str]:
         aliases: dict[str, Any] = {}
         with self._reached(absent_is=None):
@@ -330,7 +337,7 @@ class Tracker:
         if target.exists() and bundle_digest(target) != digest:
             shutil.rmtree(target)  # a copy; what counts is the registry
         if not target.exists():
-            with _new_folder(target.parent) as fresh:
+            with new_folder(target.parent) as fresh:
                 with self._reached():
                     got = Path(self.client.download_artifacts(run_id, path, str(fresh)))
                 if bundle_digest(got) != digest:
@@ -377,13 +384,6 @@ class Tracker:
         return Unavailable(
             f"MLflow at {where} does not do its work ({first}); see that it runs, then run the same command again"
         )
-
-
-@contextmanager
-def _new_folder(beside: Path) -> Iterator[Path]:
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".new-") as name:
-        yield Path(name)
 
 
 def _made(folder: Path) -> Path:

@@ -89,11 +89,13 @@ def training_of(tracker: Tracker, run: RunInfo) -> Training:
 
 
 def register(tracker: Tracker, training: Training) -> str:
-    """Make a training's model a version, once; a repetition that gave the same model is the version it repeats."""
+    """Make a training's model a version, once.
+
+    A repetition that gave the same model is the version that it repeats; another model is no version at all ("").
+    """
     if training.repeats is not None:
-        for known in tracker.versions():
-            if known.digest == training.digest:
-                return known.version
+        same = [known.version for known in tracker.versions() if known.digest == training.digest]
+        return same[0] if same else ""
     return tracker.register(training.run_id, training.tags())
 
 

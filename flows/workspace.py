@@ -173,3 +173,11 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> 
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+@contextlib.contextmanager
+def new_folder(beside: Path) -> Iterator[Path]:
+    """An empty folder in `beside`, for what is moved to its place when it is whole; gone afterwards."""
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".new-") as name:
+        yield Path(name)
