@@ -1,4 +1,4 @@
-"""A full disk, as each of our libraries reports it, in one sentence."""
+"""A full disk, or a damaged table, as each of our libraries reports it, in one sentence."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.errors import PipelineError, Unavailable
+from flows.errors import Damaged, PipelineError, Unavailable
 
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn a full disk, as any of our libraries reports it, into one sentence.
+    """Turn a full disk or a damaged table, as any of our libraries reports it, into one sentence.
+
+    Parameters
+    ----------
+    what: is being read or written, such as "table labels".
 
     Raises
     ------
-    Unavailable: the disk is full or the quota is used up. All other errors pass through.
+    Unavailable: the disk is full or the quota is used up.
+    Damaged: a file of a table is torn, changed or gone. All other errors pass through.
     """
     try:
         yield
@@ -28,7 +33,38 @@ def translated(what: str) -> Iterator[None]:
                 f"{what}: the disk is full, so the work is not finished; free some space and run the same command "
                 f"again (nothing is taken in twice)"
             ) from error
+        damage = damage_of(error)
+        if damage is not None:
+            raise Damaged(
+                f"{damage.get('table') or what} is damaged: {damage['fault']}; keep a copy of its folder as it is, "
+                "then bring a backup back with `softad restore FILE`; `softad doctor` says whether all else is whole"
+            ) from error
         raise
+
+
+def damage_of(error: BaseException) -> dict[str, str] | None:
+    """What a table library says of a file that it cannot read: `fault` in words, and the `table` where it is named.
+
+    None where the error is another one.
+
+    >>> damage_of(ValueError("no magic bytes")) is None
+    True
+    """
+    if type(error).__module__ not in {"_internal", "_duckdb", "deltalake.exceptions"}:
+        return None
+    text = str(error)
+    file = re.search(r"([\w.-]+)/([\w%=.-]+\.parquet)", text)
+    named = {"table": f"table {file.group(1)}"} if file else {}
+    name = file.group(2) if file else "one of its files"
+    if re.search(r"No files found that match|No such file|not found", text, re.IGNORECASE):
+        return {**named, "fault": f"{name} is gone"} if file else None
+    if re.search(
+        r"magic bytes|[Cc]orrupt|TProtocolException|Snappy|ZSTD|[Pp]arquet (error|file)|don't know what type", text
+    ):
+        return {**named, "fault": f"{name} is torn or was changed"}
+    if re.search(r"Json error|EOF while parsing|expected value|[Cc]heckpoint", text):
+        return {**named, "fault": "its log holds a line that cannot be read"}
+    return None
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -44,3 +44,9 @@ class Unavailable(PipelineError):
     """A service or a resource (disk, port, server) is not there; trying again later may help."""
 
     exit_status = 1
+
+
+class Damaged(PipelineError):
+    """What was kept cannot be read any more: a torn or changed file of a table."""
+
+    exit_status = 1

@@ -263,6 +263,10 @@ class Store:
         return f"{self.root}/{table}"
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        with translated(f"table {table}"):
+            return self._found(table, version)
+
+    def _found(self, table: str, version: int | None) -> DeltaTable | None:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 

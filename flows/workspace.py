@@ -65,7 +65,7 @@ class Workspace:
         marker = root / "workspace.json"
         try:
             if marker.exists():
-                _check_format(marker)
+                check_format(root)
             else:
                 root.mkdir(parents=True, exist_ok=True)
                 write_atomically(marker, json.dumps({"format": FORMAT}) + "\n")
@@ -145,16 +145,24 @@ class Workspace:
             yield
 
 
-def _check_format(marker: Path) -> None:
+def check_format(root: Path) -> int:
+    """The format of a workspace that this program can work with.
+
+    Raises
+    ------
+    BadConfig: it was made by a newer version, or its marker cannot be read.
+    """
+    marker = root / "workspace.json"
     try:
         found = json.loads(marker.read_text())["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadConfig(f"{marker}: the workspace's version cannot be read; restore it from a backup") from error
     if not isinstance(found, int) or found > FORMAT:
         raise BadConfig(
-            f"{marker.parent}: this workspace has format {found}, made by a newer version; this program reads up to "
+            f"{root}: this workspace has format {found}, made by a newer version; this program reads up to "
             f"format {FORMAT}; install the newer version, or name another folder with --workspace"
         )
+    return found
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
