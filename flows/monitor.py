@@ -238,6 +238,7 @@ def _look(
     figures: dict[str, Any],
     threshold: float | None,
 ) -> tuple[WindowOutcome, dict[str, Any]]:
+    from monitoring.places_map import places_map
     from monitoring.report import run_report
     from monitoring.scan import ConcentrationScan
 
@@ -250,6 +251,7 @@ def _look(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{life.name}-{due.window}"
     versions = figures_by_version(context, due.rows)
+    where = places_map(judged, reference, settings.data.slices)
     report = run_report(
         current=judged, reference=reference, scan=scan, window=due.window, numeric=settings.data.numeric,
         categorical=settings.data.categorical, sample_rows=watch.report_rows, seed=watch.seed,
@@ -270,9 +272,10 @@ def _look(
         budget_spent=result.budget_spent, verdict=verdict.kind, figures=figures, findings=findings,
         details={
             "column": verdict.column, "value": verdict.value, "share": verdict.share, "reason": verdict.reason_key,
-            "versions": versions, "places": places, "range": _first_range(verdict),
-            "weeks": _weeks(scan), "numbers": verdict.numbers, "effect": result.effect, "nearness": result.nearness,
-            "improvement": result.improvement, "drift_share": report.drift_share, "drifted": report.drifted,
+            "versions": versions, "places": places, "map": where.to_dict() if where else None,
+            "range": _first_range(verdict), "weeks": _weeks(scan), "numbers": verdict.numbers,
+            "effect": result.effect, "nearness": result.nearness, "improvement": result.improvement,
+            "drift_share": report.drift_share, "drifted": report.drifted,
         },
         report=report.json.name,
     )  # fmt: skip

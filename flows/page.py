@@ -19,8 +19,10 @@ from flows.store import current_rows
 from flows.workspace import write_atomically
 from monitoring.attribution import Finding
 from monitoring.dashboard import write_index, write_page
+from monitoring.hard_errors import HardErrors
 from monitoring.page_data import (
     Bought,
+    Carried,
     EarlyLine,
     LedgerLine,
     Named,
@@ -31,6 +33,7 @@ from monitoring.page_data import (
     Weeks,
     WindowPoint,
 )
+from monitoring.places_map import PlacesMap
 from monitoring.sentences import finding_sentence
 from monitoring.words import LANGUAGES
 
@@ -85,7 +88,9 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         tracking_uri=context.tracker.uri,
         weeks=_weeks(looks),
         months=_months(context.workspace.page, now),
+        carried=_carried(looks),
         **_bought(looks),
+        **_map(looks),
     )  # fmt: skip
 
 
@@ -106,6 +111,18 @@ def _bought(looks: list[WindowOutcome]) -> dict[str, Any]:
         for name in ("mean", "tail", "stability")
     ]
     return {"bought": lines, "bought_window": look.window, "bought_rows": found["rows"]}
+
+
+def _map(looks: list[WindowOutcome]) -> dict[str, Any]:
+    """Hard cases by two columns, in the newest window in which they were counted."""
+    look = next((look for look in reversed(looks) if look.details.get("map")), None)
+    return {} if look is None else {"map": PlacesMap.from_dict(look.details["map"]), "map_window": look.window}
+
+
+def _carried(looks: list[WindowOutcome]) -> Carried | None:
+    """The Lorenz curves of the newest window that has some."""
+    look = next((look for look in reversed(looks) if look.figures.get("lorenz")), None)
+    return None if look is None else Carried(look.window, **look.figures["lorenz"])
 
 
 def _weeks(looks: list[WindowOutcome]) -> Weeks | None:
@@ -201,6 +218,7 @@ def _point(look: WindowOutcome, promoted: set[str], context: Context) -> WindowP
         promoted=look.window in promoted,
         report=_report(look, context),
         versions=[VersionLine(**one) for one in look.details.get("versions") or []],
+        hard=HardErrors(**figures["hard"]) if figures.get("hard") else None,
     )  # fmt: skip
 
 

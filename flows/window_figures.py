@@ -6,16 +6,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from flows.context import Context
 from flows.lives import Life, reference_of
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from monitoring.hard_errors import HardErrors
+    from softad.bundle import ModelBundle
 
 BATCH = 100_000
 """Rows that the reference model judges at a time."""
+
+SUSPICION = "_suspicion"
+"""Column of a window's rows: the probability that the champion gives to any defect, where a class is the good one."""
 
 COMPARED = 20_000
 """Of a larger window so many rows, chosen at random, are resampled to compare champion and reference."""
@@ -32,21 +40,18 @@ def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[s
     theta, sigma = float(np.mean(base)), float(np.std(base)) or 1.0
     figures: dict[str, Any] = figures_document(three_figures(losses, seed=settings.monitoring.seed))
     figures["concentration"] = asdict(loss_concentration(losses, theta=theta, sigma=sigma))
-    plain = context.tracker.load_reference(life.model_version)
+    figures["lorenz"] = {"before": carried(base), "now": carried(losses)}
+    plain, same, answers = context.tracker.load_reference(life.model_version), None, None
     if plain is not None:
-        from flows.images import image_reader
-
         told = judged if plain.classes is None else judged[judged["label"].isin(plain.classes)]
-        truth = told["label"] if settings.task.kind == "classification" else told["label_value"]
-        # In parts: a model's copies of many rows' features would take more memory than the rows.
-        other = np.concatenate([
-            plain.row_losses(told[start : start + BATCH], truth.to_numpy()[start : start + BATCH],
-                             images=image_reader(context.workspace))
-            for start in range(0, max(len(told), 1), BATCH)
-        ])  # fmt: skip
+        other, answers = _judged_by(context, plain, told)
         figures["erm"] = figures_document(three_figures(other, seed=settings.monitoring.seed))
         if len(other) == len(losses):
+            same = other
             figures["bought"] = _bought(other, losses, seed=settings.monitoring.seed)
+    hard = _hard_errors(settings, judged, same, answers)
+    if hard is not None:
+        figures["hard"] = hard.to_dict()
     if settings.task.kind == "classification":
         wrong = judged["prediction"].astype(str) != judged["label"].astype(str)
         figures["accuracy"] = float(1 - wrong.mean())
@@ -56,6 +61,84 @@ def window_figures(context: Context, judged: pd.DataFrame, life: Life) -> dict[s
             figures["recall"] = float(1 - wrong[defect].mean()) if defect.any() else None
             figures["false_rejects"] = float(wrong[~defect].mean()) if (~defect).any() else None
     return figures
+
+
+def carried(losses: np.ndarray) -> list[float]:
+    """The share of the loss that the easiest rows carry, at each of `monitoring.page_data.LORENZ_AT`.
+
+    >>> carried(np.array([0.0, 0.0, 0.0, 4.0]))[-3:]
+    [0.96, 0.98, 1.0]
+    """
+    from monitoring.page_data import LORENZ_AT
+    from softad.figures import lorenz
+
+    share = lorenz(losses, points=_LORENZ_POINTS)[1]
+    return [round(float(share[round(at * (_LORENZ_POINTS - 1))]), 4) for at in LORENZ_AT]
+
+
+_LORENZ_POINTS = 1001
+
+
+def _judged_by(context: Context, plain: ModelBundle, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
+    """Losses of the reference model, and how suspicious it finds each row, or its values."""
+    from flows.images import image_reader
+
+    settings = context.settings
+    truth = (rows["label"] if plain.classes is not None else rows["label_value"]).to_numpy()
+    images = image_reader(context.workspace)
+    losses, answers = [], []
+    # In parts: a model's copies of many rows' features would take more memory than the rows.
+    for start in range(0, max(len(rows), 1), BATCH):
+        outputs = plain.outputs(rows[start : start + BATCH], images)
+        losses.append(plain.losses_of(outputs, truth[start : start + BATCH]))
+        said = plain.predictions_of(outputs, [])
+        answers.append(_answers(settings, plain.classes, said.probabilities, said.values))
+    parts = [part for part in answers if part is not None]
+    return np.concatenate(losses), np.concatenate(parts) if parts else None
+
+
+def _answers(
+    settings: Settings, classes: list[str] | None, probabilities: np.ndarray | None, values: np.ndarray | None
+) -> np.ndarray | None:
+    """What says whether a model is wrong: how suspicious it finds each row, or its class, or its value."""
+    from softad.recall import defect_scores
+
+    if probabilities is None or classes is None:
+        return values
+    if settings.task.normal is None:
+        return np.array([classes[place] for place in probabilities.argmax(axis=1).tolist()])
+    if not _tells(settings, classes):
+        return None
+    return np.asarray(defect_scores(probabilities, classes.index(settings.task.normal)))
+
+
+def _tells(settings: Settings, classes: list[str]) -> bool:
+    return settings.task.normal is not None and settings.task.normal in classes
+
+
+def _hard_errors(
+    settings: Settings, judged: pd.DataFrame, plain_losses: np.ndarray | None, plain_answers: np.ndarray | None
+) -> HardErrors | None:
+    """Errors on the hard rows; None where nothing says what an error is."""
+    from monitoring.hard_errors import FALSE_REJECTS, hard_errors, wrong_at
+
+    task = settings.task
+    said = "value" if task.kind == "regression" else ("prediction" if task.normal is None else SUSPICION)
+    own = judged.get(said)
+    good = (judged["label"].astype(str) == task.normal).to_numpy() if task.normal is not None else None
+    if own is None or (good is not None and not good.any()) or (task.kind == "regression" and task.tolerance is None):
+        return None
+
+    def wrong(answers: np.ndarray) -> np.ndarray:
+        if task.kind == "regression":
+            return np.asarray(np.abs(answers - judged["label_value"].to_numpy(float)) > task.tolerance)
+        if good is not None:
+            return wrong_at(answers, good)
+        return np.asarray(answers.astype(str) != judged["label"].astype(str).to_numpy())
+
+    plain = None if plain_losses is None or plain_answers is None else wrong(plain_answers)
+    rate = FALSE_REJECTS if good is not None else None
+    return hard_errors(judged["loss"], wrong(own.to_numpy()), plain_losses, plain, rate=rate)
 
 
 def _bought(erm: np.ndarray, champion: np.ndarray, *, seed: int) -> dict[str, Any]:
@@ -75,7 +158,7 @@ def figures_document(figures: Any) -> dict[str, Any]:
 
 
 def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFrame:
-    """`rows` (with `label`) joined with the predictions of one model version; adds `loss` and `prediction`."""
+    """`rows` (with `label`) joined with one model version's predictions; adds `loss`, `prediction`, and `SUSPICION`."""
     from monitoring.losses import FLOOR, regression_losses, row_losses
 
     settings = context.settings
@@ -107,6 +190,8 @@ def with_losses(context: Context, rows: pd.DataFrame, version: str) -> pd.DataFr
         known = joined["label"].isin(classes).to_numpy()
         if known.any():
             loss[known] = row_losses(joined.loc[known, "label"].to_numpy(), classes=classes, probabilities=table[known])
+        if _tells(settings, classes):
+            joined = joined.assign(**{SUSPICION: _answers(settings, classes, table, None)})
     else:
         scale = context.tracker.load(version).target_scale or (0.0, 1.0)
         loss = regression_losses(joined["label_value"].to_numpy(float), joined["value"].to_numpy(float), scale[1])

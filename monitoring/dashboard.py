@@ -6,22 +6,31 @@ Both languages are in the file and a switch changes between them; it needs no ne
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from monitoring.charts import Series, line_chart
 from monitoring.early_warning import track_record
+from monitoring.hard_errors import together
+from monitoring.page_charts import (
+    FEW,
+    HARDEST,
+    carried_chart,
+    figure_chart,
+    hard_chart,
+    map_chart,
+    scan_chart,
+    zoom_series,
+)
 from monitoring.page_data import PageData, VersionLine, WindowPoint
+from monitoring.page_words import both, column_name, in_languages
 from monitoring.words import LANGUAGES, words
 
 FIGURES = ("mean", "tail", "stability")
@@ -31,19 +40,6 @@ EARLY_LINES = 12
 """So many windows with what was told of them before their labels are shown; the record counts all."""
 
 _STILL = 0.02
-
-
-def both(key: str, **values: Any) -> Markup:
-    """A phrase in all languages; the page's style shows one. Values are escaped.
-
-    >>> str(both("status.healthy"))
-    '<span class="en" lang="en">healthy</span><span class="ja" lang="ja">正常</span>'
-    """
-    parts = []
-    for language in LANGUAGES:
-        phrase = Markup(words("page", language)[key]).format(**{name: escape(value) for name, value in values.items()})  # noqa: S704
-        parts.append(Markup('<span class="{0}" lang="{0}">{1}</span>').format(language, phrase))
-    return Markup("").join(parts)
 
 
 def write_page(data: PageData, folder: Path, language: str = "en") -> Path:
@@ -89,13 +85,18 @@ def render_page(data: PageData, language: str = "en") -> str:
         title=words("page", language)["title"].format(model=data.model),
         at=_moment(data.written_at),
         cards=[_card(name, points) for name in FIGURES],
-        scan_charts=[("wide", _scan_chart(points, 1000)), ("slim", _scan_chart(points, 340))],
-        zoom=json.dumps(_zoom(points)),
+        scan_charts=[("wide", scan_chart(points, 1000)), ("slim", scan_chart(points, 340))],
+        zoom=zoom_series(points),
+        map_chart=map_chart(data.map) if data.map is not None else None,
+        carried_chart=carried_chart(data.carried) if data.carried is not None else None,
+        hardest=[(share, *data.carried.hardest(share)) for share in HARDEST] if data.carried is not None else [],
+        hard=_hard(points),
         lives=max(round(1 / data.alarm_budget), 1),
         spent=spent,
         t=both,
         percent=_percent,
         signed=_signed,
+        points=_points,
         width=lambda share: round(min(max(share, 0.0), 1.0) * 100),
         number=lambda value, digits: "" if value is None else f"{value:.{digits}f}",
         day=lambda at: f"{at:%Y-%m-%d}" if at is not None else "–",
@@ -103,7 +104,10 @@ def render_page(data: PageData, language: str = "en") -> str:
         action=_action,
         record=track_record((one.shown, one.changed) for one in points_early if one.changed is not None),
         early=list(reversed(points_early))[:EARLY_LINES],
-        sentence=_sentence,
+        sentence=in_languages,
+        column=column_name,
+        few=FEW,
+        words_of=lambda key: {language: words("page", language)[key] for language in LANGUAGES},
         parts=_parts,
     )
 
@@ -112,11 +116,6 @@ def _card(name: str, points: list[WindowPoint]) -> dict[str, Any]:
     values = [getattr(point, name) for point in points]
     known = [value for value in values if value is not None]
     erm = [getattr(point, f"erm_{name}") for point in points]
-    chart = line_chart(
-        [point.window for point in points], [Series("erm", erm), Series("champion", values)],
-        alarms=[point.alarm for point in points], promotions=[point.promoted for point in points],
-        labelled_by=f"card-{name}", width=340,
-    )  # fmt: skip
     trend, change = None, ""
     if len(known) > 1:
         step = known[-1] - known[-2]
@@ -127,58 +126,39 @@ def _card(name: str, points: list[WindowPoint]) -> dict[str, Any]:
     last_erm = next((value for value in reversed(erm) if value is not None), None)
     return {
         "name": name, "value": known[-1] if known else None, "trend": trend, "change": change, "erm": last_erm,
-        "chart": Markup(chart),  # noqa: S704
+        "chart": figure_chart(name, points),
     }  # fmt: skip
 
 
-def _scan_chart(points: list[WindowPoint], width: int) -> Markup:
-    return Markup(  # noqa: S704
-        line_chart(
-            [point.window for point in points],
-            [
-                Series("threshold", [point.threshold for point in points]),
-                Series("statistic", [point.statistic for point in points]),
-            ],
-            alarms=[point.alarm for point in points],
-            promotions=[point.promoted for point in points],
-            labelled_by="concentration",
-            width=width,
-        )
-    )
+def _hard(points: list[WindowPoint]) -> dict[str, Any] | None:
+    """The chart of the errors on hard parts, and what they say of all windows that both models judged."""
+    known = [point for point in points if point.hard is not None]
+    if not known:
+        return None
+    both_judged = [point.hard for point in known if point.hard is not None and point.hard.plain_errors is not None]
+    found = together(both_judged)
+    meaning = None
+    if found is not None:
+        _, low, high = found.difference
+        meaning = "same" if low <= 0.0 <= high else ("lower" if high < 0.0 else "higher")
+    return {
+        "charts": [("wide", hard_chart(points, 1000)), ("slim", hard_chart(points, 340))], "newest": known[-1],
+        "found": found, "windows": len(both_judged), "meaning": meaning,
+    }  # fmt: skip
 
 
-def _zoom(points: list[WindowPoint]) -> list[dict[str, Any]]:
-    wanted = [
-        ("statistic", "{legend.statistic}", "solid"),
-        ("threshold", "{legend.threshold}", "dash"),
-        ("tail", "{figures.tail}", "solid"),
-        ("erm_tail", "{figures.tail} ({legend.erm})", "dash"),
-        ("mean", "{figures.mean}", "solid"),
-        ("stability", "{figures.stability}", "solid"),
-    ]
-    names = [point.window for point in points]
-    return [
-        {
-            "name": {language: _filled(label, language) for language in LANGUAGES},
-            "dash": dash, "x": names, "y": [getattr(point, name) for point in points],
-        }
-        for name, label, dash in wanted
-    ]  # fmt: skip
+def _points(share: float) -> str:
+    """A difference of two shares in points.
 
-
-def _filled(label: str, language: str) -> str:
-    text = words("page", language)
-    return re.sub(r"\{(.*?)\}", lambda found: text[found[1]], label)
+    >>> _points(-0.0123), _points(0.0)
+    ('−1.2', '0.0')
+    """
+    text = f"{share * 100:+.1f}".replace("-", "−")
+    return "0.0" if text[1:] == "0.0" else text
 
 
 def _action(name: str) -> Markup | str:
     return both(f"action.{name}") if f"action.{name}" in words("page", "en") else name
-
-
-def _sentence(words_of: Mapping[str, str]) -> Markup:
-    """A sentence that is there in every language."""
-    span = Markup('<span class="{0}" lang="{0}">{1}</span>')
-    return Markup("").join(span.format(language, words_of[language]) for language in LANGUAGES)
 
 
 def _parts(versions: Sequence[VersionLine]) -> str:

@@ -6,6 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from monitoring.hard_errors import HardErrors
+from monitoring.places_map import PlacesMap
+
+LORENZ_AT = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.99, 0.995, 1.0)
+"""The shares of the parts, easiest first, at which it is kept what share of the loss they carry."""
+
 
 @dataclass(frozen=True)
 class VersionLine:
@@ -29,6 +35,7 @@ class WindowPoint:
     budget_spent: share of the alarm budget's simulated lives that have alarmed.
     verdict: healthy | inspect | retrain | too_few_labels.
     versions: where the window's parts were first predicted by several models, each model's own figures.
+    hard: errors on the hard rows; None where nothing says what an error is.
     """
 
     window: str
@@ -47,6 +54,7 @@ class WindowPoint:
     promoted: bool = False
     report: str | None = None
     versions: Sequence[VersionLine] = ()
+    hard: HardErrors | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,28 @@ class Bought:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """The Lorenz curves of the reference and of a window: how much of the loss the easiest parts carry.
+
+    Attributes
+    ----------
+    before, now: at each of `LORENZ_AT`.
+
+    >>> Carried("2026-W07", [0.3] * 15, [0.2] * 15).hardest(0.1)
+    (0.7, 0.8)
+    """
+
+    window: str
+    before: Sequence[float]
+    now: Sequence[float]
+
+    def hardest(self, share: float) -> tuple[float, float]:
+        """The share of the loss that the hardest `share` of the parts carries, before and now."""
+        place = min(range(len(LORENZ_AT)), key=lambda place: abs(LORENZ_AT[place] - (1.0 - share)))
+        return 1.0 - self.before[place], 1.0 - self.now[place]
+
+
+@dataclass(frozen=True)
 class PageData:
     """The whole page of one model.
 
@@ -203,6 +233,8 @@ class PageData:
     named, named_window: the places of the window in which places were last looked at.
     weeks: how much the weeks of the reference differ; None where they were not told apart.
     bought, bought_window, bought_rows: champion against ordinary training in the newest window that has both.
+    map, map_window: hard cases by two columns, in the newest window in which they were looked for.
+    carried: how the loss of the newest window is spread over its parts, and that of the reference.
     months: past and present months of which a page is kept beside this one, newest first, as "2026-03".
 
     >>> from datetime import UTC
@@ -228,6 +260,9 @@ class PageData:
     bought: Sequence[Bought] = ()
     bought_window: str = ""
     bought_rows: int = 0
+    map: PlacesMap | None = None
+    map_window: str = ""
+    carried: Carried | None = None
     months: Sequence[str] = ()
 
     @property

@@ -12,7 +12,20 @@ from pathlib import Path
 import pytest
 
 from monitoring.dashboard import render_page, write_index, write_page
-from monitoring.page_data import Bought, LedgerLine, Named, OpenIncident, PageData, Received, Weeks, WindowPoint
+from monitoring.hard_errors import HardErrors
+from monitoring.page_data import (
+    LORENZ_AT,
+    Bought,
+    Carried,
+    LedgerLine,
+    Named,
+    OpenIncident,
+    PageData,
+    Received,
+    Weeks,
+    WindowPoint,
+)
+from monitoring.places_map import Cell, PlacesMap
 from monitoring.words import LANGUAGES, words
 
 AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
@@ -60,6 +73,8 @@ def nasty() -> PageData:
         incidents=[incident(NASTY, column=NASTY, key=NASTY, challenger=NASTY)],
         ledger=[LedgerLine(AT, NASTY, NASTY, NASTY, NASTY)],
         received=Received(1, 1, 1, 1, 0, 0, [NASTY], [(NASTY, 1)]), tracking_uri=NASTY,
+        map=PlacesMap([NASTY, "line"], [Cell(NASTY, NASTY, 40, 10, 20, 2)]), map_window=NASTY,
+        carried=Carried(NASTY, [0.1] * len(LORENZ_AT), [0.1] * len(LORENZ_AT)),
     )  # fmt: skip
 
 
@@ -67,7 +82,9 @@ def test_no_value_becomes_markup_or_script() -> None:
     plain = PageData("a", AT, "1", AT, points=[point(2), point(3, alarm=True, report="r")],
                      named=[Named("c", "v", 0.7, 0.6, 0.8, 0.1)], incidents=[incident()],
                      ledger=[LedgerLine(AT, "a", "b", "c", "d")],
-                     received=Received(1, 1, 1, 1, 0, 0, ["f"], [("r", 1)]))  # fmt: skip
+                     received=Received(1, 1, 1, 1, 0, 0, ["f"], [("r", 1)]),
+                     map=PlacesMap(["a", "line"], [Cell("b", "c", 40, 10, 20, 2)]), map_window="w",
+                     carried=Carried("w", [0.1] * len(LORENZ_AT), [0.1] * len(LORENZ_AT)))  # fmt: skip
     found, wanted = Outline(render_page(nasty())), Outline(render_page(plain))
     assert [tag for tag, _ in found.tags] == [tag for tag, _ in wanted.tags]
     assert found.scripts == wanted.scripts
@@ -215,3 +232,49 @@ def test_runs_are_linked_where_a_server_shows_them(address: str, links: int) -> 
 def test_kept_months_are_linked_beside_the_page() -> None:
     tags = Outline(render_page(PageData("line-a", AT, months=["2026-04", "2026-03"]))).tags
     assert [found["href"] for tag, found in tags if tag == "a"] == ["2026-04.html", "2026-03.html"]
+
+
+def section(text: str, name: str) -> str:
+    return text.split(f'id="{name}"')[1].split("</section>", maxsplit=1)[0]
+
+
+def test_the_map_says_each_share_in_figures_and_the_table_beside_it_all_counts() -> None:
+    cells = [Cell("M1", "L1", 200, 20, 100, 9), Cell("M7", "L1", 100, 72, 50, 5), Cell("M7", "L2", 3, 1, 0, 0)]
+    text = render_page(PageData("a", AT, "1", AT, map=PlacesMap(["machine", "line"], cells), map_window="2026-W12"))
+    found = section(text, "map")
+    assert re.findall(r'<text class="cell (\w+)"[^>]*>([^<]*)<', found) == [
+        ("h1", "10 %"), ("h4", "72 %"), ("few", "1 / 3"),
+    ]  # fmt: skip
+    assert "Hard cases by machine and line" in text and "機械・ライン別の難しい品" in text
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in found.split("<tbody>")[1].split("</tr>")]
+    assert rows[:3] == [
+        ["M1", "L1", "200", "20", "10 %", "9 %"], ["M7", "L1", "100", "72", "72 %", "10 %"],
+        ["M7", "L2", "3", "1", "33 %", "–"],
+    ]  # fmt: skip
+
+
+def test_the_spread_of_the_error_then_and_now_is_told_in_a_sentence() -> None:
+    before, now = [0.4] * len(LORENZ_AT), [0.25] * len(LORENZ_AT)
+    text = section(render_page(PageData("a", AT, "1", AT, carried=Carried("2026-W12", before, now))), "carried")
+    assert "carries 75 % of the whole error in 2026-W12; in the reference it was 60 %" in text
+    assert text.count('class="line') == 2
+
+
+@pytest.mark.parametrize(
+    ("only", "plain_only", "said"), [(5, 6, "same"), (2, 40, "lower"), (40, 2, "higher")],
+)  # fmt: skip
+def test_errors_on_hard_parts_are_compared_over_all_windows(only: int, plain_only: int, said: str) -> None:
+    points = [
+        point(week, hard=HardErrors(200, 60 + only, 60 + plain_only, only, plain_only, 0.05)) for week in (2, 3, 4)
+    ]
+    text = section(render_page(PageData("a", AT, "1", AT, points=points)), "hard")
+    for language in LANGUAGES:
+        assert words("page", language)[f"hard.{said}"] in text
+    assert f"600 hard parts: the model in use misjudged {3 * (60 + only)}" in text
+    assert "where 5 % of the good parts are rejected" in text
+
+
+def test_errors_on_hard_parts_without_ordinary_training_are_told_alone() -> None:
+    text = section(render_page(PageData("a", AT, "1", AT, points=[point(2, hard=HardErrors(200, 60))])), "hard")
+    assert "misjudged 60 of 200 hard parts" in text
+    assert words("page", "en")["hard.same"] not in text
