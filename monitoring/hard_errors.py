@@ -15,7 +15,7 @@ from softad.recall import reject_threshold
 HARD_SHARE = 0.1
 """Hard is this share of the rows: those with the largest loss on average over both models, which favours neither."""
 
-FALSE_REJECTS = 0.05
+FALSE_REJECTS = 0.01
 """So many of the good parts may be rejected; models are compared at the same share of false rejects."""
 
 
