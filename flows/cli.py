@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_audit import audit_app, explain
-from flows.cli_operations import doctor
+from flows.cli_operations import doctor, maintain
 from flows.cli_people import alerts_app, config_app, quarantine_app
 from flows.cli_pilot import pilot
 from flows.console import (
@@ -37,6 +37,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(audit_app, name="audit")
 app.command("explain")(explain)
 app.command("doctor")(doctor)
+app.command("maintain")(maintain)
 
 
 class Change(StrEnum):

@@ -24,3 +24,24 @@ def doctor(
     healthy = all(one.state != "act" for one in found)
     lines = [f"{_MARKS[one.state]}  {one.name:<11} {one.sentence}" for one in found]
     return Reply({"healthy": healthy, "checks": [asdict(one) for one in found]}, lines, 0 if healthy else 4)
+
+
+@command
+def maintain(
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> Reply:
+    """Remove old files that the config's `retention` lets go, and join small files of tables. No row goes."""
+    from dataclasses import asdict
+
+    from flows.context import open_context, utc_now
+    from flows.maintenance import maintain as tidy
+
+    done = tidy(open_context(config, workspace), now=utc_now())
+    line = (
+        f"removed {done.predictions} files of predictions, {done.reports} HTML reports, {done.logs} logs, "
+        f"{done.table_files} files of tables that nothing needs, {done.left_over} half-written files"
+    )
+    return Reply(asdict(done), [line])

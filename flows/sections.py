@@ -84,3 +84,15 @@ class Storage(Section):
         if self.endpoint is not None and not re.fullmatch(r"https?://\S+", self.endpoint):
             raise ValueError("endpoint: write the address of the object store, such as https://objects.plant:9000")
         return self
+
+
+Days = Annotated[int, Field(ge=1)]
+
+
+class Retention(Section):
+    """How many days files are kept after they were written; empty: for ever. The rows themselves are never removed."""
+
+    predictions_days: Days | None = None
+    html_reports_days: Days | None = 400
+    logs_days: Days | None = 90
+    table_versions_days: Days = 7

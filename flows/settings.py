@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flows.errors import BadConfig
-from flows.sections import Section, Services, Storage, Tracking
+from flows.sections import Retention, Section, Services, Storage, Tracking
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -256,6 +256,7 @@ class Settings(BaseSettings):
     tracking: Tracking = Tracking()
     storage: Storage = Storage()
     services: Services = Services()
+    retention: Retention = Retention()
     schedule: Schedule = Schedule()
     source: Path | None = Field(default=None, exclude=True, description="the file that it was read from")
 
@@ -289,7 +290,9 @@ class Settings(BaseSettings):
         """Sixteen hex digits that change with any value that decides what is done, not with where it is done."""
         import hashlib
 
-        return hashlib.sha256(self.model_dump_json(exclude={"services", "storage"}).encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude={"services", "storage", "retention"}).encode()).hexdigest()[
+            :16
+        ]
 
 
 def load_settings(path: Path) -> Settings:
