@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from flows import ledger
 from flows.context import Context
-from flows.dataset import window_of
 from flows.early_warning import early_signs
 from flows.incidents import open_incidents
-from flows.lives import current_life
+from flows.lives import Life, current_life, reference_of
 from flows.monitor import WindowOutcome, outcomes
-from flows.store import current_rows
+from flows.received import received
 from flows.workspace import write_atomically
 from monitoring.attribution import Finding
-from monitoring.dashboard import write_index, write_page
+from monitoring.dashboard import FIGURES, write_index, write_page
 from monitoring.hard_errors import HardErrors
+from monitoring.ordinary import NORMAL_95, between_weeks, figures_of
 from monitoring.page_data import (
     Bought,
+    Budget,
     Carried,
     EarlyLine,
     LedgerLine,
     Named,
     OpenIncident,
     PageData,
-    Received,
     VersionLine,
     Weeks,
     WindowPoint,
@@ -43,7 +43,8 @@ LEDGER_LINES = 40
 PLACES = 5
 """So many places are on the page even where they are no more than chance."""
 
-_REASONS = 12
+LEAST_WEEK = 50
+"""A week of the reference with fewer rows says little of how much ordinary weeks differ."""
 
 
 def refresh_page(context: Context, *, now: datetime) -> Path:
@@ -70,8 +71,6 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         written_at=now,
         champion=life.model_version if life else None,
         champion_since=life.started_at if life else None,
-        alarm_budget=context.settings.monitoring.alarm_budget,
-        horizon=context.settings.monitoring.windows,
         points=[_point(look, promoted, context) for look in looks],
         named=_named(placed),
         named_window=placed.window if placed else "",
@@ -85,13 +84,69 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         ledger=[_line(entry) for entry in reversed(entries[-LEDGER_LINES:])],
         received=received(context, now=now),
         early=early_lines(context, looks),
-        tracking_uri=context.tracker.uri,
+        links=links(context),
+        budget=_budget(context, life, looks),
+        ordinary=_ordinary(context, life, looks),
         weeks=_weeks(looks),
         months=_months(context.workspace.page, now),
         carried=_carried(looks),
         **_bought(looks),
         **_map(looks),
     )  # fmt: skip
+
+
+def links(context: Context) -> dict[str, str]:
+    """Where training runs and pipeline runs are shown: servers that the config names, or those of `softad up`."""
+    settings, root = context.settings, context.workspace.root
+    found = {"mlflow": context.tracker.uri}
+    if settings.services.prefect is not None:
+        found["prefect"] = settings.services.prefect.rstrip("/").removesuffix("/api")
+    if (root / "run" / "up.json").exists():
+        from flows.up import running
+
+        where = running(root)
+        if where is not None:
+            found = {"prefect": where.prefect, "mlflow": where.mlflow} | {
+                name: address for name, address in found.items() if address.startswith("http")
+            }
+    # No name and no password of a user in an address.
+    return {
+        name: re.sub(r"//[^/@]*@", "//", address)
+        for name, address in found.items()
+        if address.startswith(("http://", "https://"))
+    }
+
+
+def _budget(context: Context, life: Life | None, looks: list[WindowOutcome]) -> Budget:
+    """How much of the alarm budget the present life has used, and how many of its windows have passed."""
+    watch = context.settings.monitoring
+    mine = [look for look in looks if life is not None and look.life == life.name and look.budget_spent is not None]
+    spent = mine[-1].budget_spent if mine else None
+    return Budget(watch.alarm_budget, watch.windows, len(mine), spent or 0.0)
+
+
+def _ordinary(context: Context, life: Life | None, looks: list[WindowOutcome]) -> dict[str, float]:
+    """How much each figure differs between ordinary weeks: those of the reference, and those judged healthy since."""
+    if life is None:
+        return {}
+    reference = reference_of(context.store, life)
+    weeks = [
+        figures_of(losses.to_numpy(float))
+        for _, losses in reference.groupby("window")["loss"]
+        if len(losses) >= LEAST_WEEK
+    ]
+    since = [look for look in looks if look.life == life.name and look.verdict == "healthy"][:-1]
+    seen = [*weeks, *(_measured(look.figures) for look in since)]
+    return {name: between_weeks(week[name] for week in seen if name in week) for name in FIGURES}
+
+
+def _measured(figures: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """The three figures of a window, each with its standard error."""
+    return {
+        name: (figures[name]["value"], (figures[name]["high"] - figures[name]["low"]) / (2 * NORMAL_95))
+        for name in FIGURES
+        if name in figures
+    }
 
 
 def _months(folder: Path, now: datetime) -> list[str]:
@@ -146,52 +201,6 @@ def early_lines(context: Context, looks: list[WindowOutcome]) -> list[EarlyLine]
     return lines
 
 
-def received(context: Context, *, now: datetime) -> Received:
-    """What came in so far, and why rows are in quarantine."""
-    store = context.store
-    files = store.read(
-        "files", columns=["name", "status", "read", "accepted", "quarantined", "duplicates"], where="kind IS NOT NULL"
-    )
-    taken = files[files["status"] == "accepted"]
-    waiting = store.sql(
-        "SELECT count(*) AS n FROM (SELECT DISTINCT _id FROM inspections) i WHERE NOT EXISTS "
-        "(SELECT 1 FROM labels l WHERE l._id = i._id)"
-    )["n"].iloc[0]
-    orphans = store.sql(
-        "SELECT count(*) AS n FROM (SELECT DISTINCT _id FROM labels) l WHERE NOT EXISTS "
-        "(SELECT 1 FROM inspections i WHERE i._id = l._id)"
-    )["n"].iloc[0]
-    reasons: Counter[str] = Counter()
-    for text in store.read("quarantine", columns=["reasons"])["reasons"]:
-        reasons.update({str(item.get("rule")) for item in json.loads(text)})
-    return Received(
-        files=len(taken),
-        read=int(taken["read"].sum()),
-        accepted=int(taken["accepted"].sum()),
-        quarantined=int(taken["quarantined"].sum()),
-        duplicates=int(taken["duplicates"].sum()),
-        awaiting_labels=int(waiting),
-        held_back=files.loc[files["status"] == "refused", "name"].tolist(),
-        reasons=reasons.most_common(_REASONS),
-        labels_without_row=int(orphans),
-        ahead=store.count("inspections", where=f"_time > TIMESTAMPTZ '{now.isoformat()}' + INTERVAL 1 DAY"),
-        late=_late(context),
-    )
-
-
-def _late(context: Context) -> int:
-    """Rows that came for a window after it had been judged."""
-    life = current_life(context.store)
-    if life is None or context.settings.data.window.rows is not None:
-        return 0
-    windows = context.store.read("windows", columns=["window", "state", "at"], where=f"life = '{life.name}'")
-    judged = windows[windows["state"] != "too_few_labels"].groupby("window")["at"].max()
-    rows = current_rows(context.store, columns=["_time", "_at"], where=f"_seq > {life.after_seq}")
-    if judged.empty or rows.empty:
-        return 0
-    return int((rows["_at"] > window_of(rows, context.settings).map(judged)).sum())
-
-
 def _promotions(entries: list[ledger.Entry], looks: list[WindowOutcome]) -> set[str]:
     """The windows after which a model was put to use."""
     moved = [entry.at for entry in entries if entry.action == "champion.set"]
@@ -216,6 +225,7 @@ def _point(look: WindowOutcome, promoted: set[str], context: Context) -> WindowP
         erm_mean=value(erm, "mean"), erm_tail=value(erm, "tail"), erm_stability=value(erm, "stability"),
         statistic=look.statistic, threshold=look.threshold, budget_spent=look.budget_spent,
         promoted=look.window in promoted,
+        errors={name: error for name, (_, error) in _measured(figures).items()},
         report=_report(look, context),
         versions=[VersionLine(**one) for one in look.details.get("versions") or []],
         hard=HardErrors(**figures["hard"]) if figures.get("hard") else None,

@@ -184,6 +184,27 @@ def heat_map(
     return "".join([*parts, "</svg>"])
 
 
+def bars(lines: Sequence[tuple[str, float, str]], *, labelled_by: str = "", width: int = 340) -> str:
+    """Shares of a whole as bars in a frame, one below the other, each with its name above.
+
+    Parameters
+    ----------
+    lines: a name (SVG or text, already escaped), a share from 0 to 1, and the text at its end.
+
+    >>> bars([("used", 0.2, "20 %")]).count("<rect")
+    2
+    """
+    high, room = 46, 64
+    parts = [_open(width, high * len(lines), labelled_by)]
+    for number, (name, share, text) in enumerate(lines):
+        top, full = high * number, width - room
+        parts.append(f'<text class="tick" x="0" y="{top + 14}">{name}</text>')
+        parts.append(f'<rect class="frame" x="0.5" y="{top + 20.5}" width="{full}" height="16"/>')
+        parts.append(f'<rect class="full" x="0.5" y="{top + 20.5}" width="{full * share:.1f}" height="16"/>')
+        parts.append(f'<text class="name" x="{full + 8}" y="{top + 34}">{escape(text)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
 def _open(width: float, height: float, labelled_by: str, *, style: str = "chart", limit: bool = False) -> str:
     name = f' aria-labelledby="{escape(labelled_by)}"' if labelled_by else ' aria-hidden="true"'
     size = f' width="{width:.0f}" height="{height:.0f}"' if limit else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -19,9 +19,11 @@ from markupsafe import Markup
 
 from monitoring.early_warning import track_record
 from monitoring.hard_errors import together
+from monitoring.ordinary import PRIOR, step
 from monitoring.page_charts import (
     FEW,
     HARDEST,
+    budget_chart,
     carried_chart,
     figure_chart,
     hard_chart,
@@ -29,7 +31,7 @@ from monitoring.page_charts import (
     scan_chart,
     zoom_series,
 )
-from monitoring.page_data import PageData, VersionLine, WindowPoint
+from monitoring.page_data import PageData, Reason, VersionLine, WindowPoint
 from monitoring.page_words import both, column_name, in_languages
 from monitoring.words import LANGUAGES, words
 
@@ -38,8 +40,6 @@ FIGURES = ("mean", "tail", "stability")
 
 EARLY_LINES = 12
 """So many windows with what was told of them before their labels are shown; the record counts all."""
-
-_STILL = 0.02
 
 
 def write_page(data: PageData, folder: Path, language: str = "en") -> Path:
@@ -77,22 +77,21 @@ def render_page(data: PageData, language: str = "en") -> str:
     True
     """
     points, points_early = list(data.points), list(data.early)
-    spent = next((point.budget_spent for point in reversed(points) if point.budget_spent is not None), None)
     template = _environment().get_template("page.html.j2")
     return template.render(
         data=data,
         language=language,
         title=words("page", language)["title"].format(model=data.model),
         at=_moment(data.written_at),
-        cards=[_card(name, points) for name in FIGURES],
+        cards=[_card(name, points, data.ordinary) for name in FIGURES],
         scan_charts=[("wide", scan_chart(points, 1000)), ("slim", scan_chart(points, 340))],
         zoom=zoom_series(points),
         map_chart=map_chart(data.map) if data.map is not None else None,
         carried_chart=carried_chart(data.carried) if data.carried is not None else None,
         hardest=[(share, *data.carried.hardest(share)) for share in HARDEST] if data.carried is not None else [],
         hard=_hard(points),
-        lives=max(round(1 / data.alarm_budget), 1),
-        spent=spent,
+        lives=max(round(1 / data.budget.allowed), 1),
+        budget_chart=budget_chart(data.budget),
         t=both,
         percent=_percent,
         signed=_signed,
@@ -102,6 +101,7 @@ def render_page(data: PageData, language: str = "en") -> str:
         day=lambda at: f"{at:%Y-%m-%d}" if at is not None else "–",
         moment=_moment,
         action=_action,
+        reason=_reason,
         record=track_record((one.shown, one.changed) for one in points_early if one.changed is not None),
         early=list(reversed(points_early))[:EARLY_LINES],
         sentence=in_languages,
@@ -112,22 +112,35 @@ def render_page(data: PageData, language: str = "en") -> str:
     )
 
 
-def _card(name: str, points: list[WindowPoint]) -> dict[str, Any]:
-    values = [getattr(point, name) for point in points]
-    known = [value for value in values if value is not None]
+def _card(name: str, points: list[WindowPoint], ordinary: Mapping[str, float]) -> dict[str, Any]:
+    """One of the three figures: its value, the step from the window before, and whether ordinary weeks explain it."""
+    known = [point for point in points if getattr(point, name) is not None]
+    values = [float(getattr(point, name)) for point in known]
     erm = [getattr(point, f"erm_{name}") for point in points]
     trend, change = None, ""
     if len(known) > 1:
-        step = known[-1] - known[-2]
-        still = abs(step) <= _STILL * abs(known[-2])
-        trend = "same" if still else ("worse" if step > 0 else "better")
-        if not still and known[-2]:
-            change = f"{step / abs(known[-2]):+.0%}".replace("-", "−")
+        between = ordinary[name] if name in ordinary else PRIOR * abs(values[-2])
+        before, now = (
+            (value, point.errors.get(name, 0.0)) for value, point in zip(values[-2:], known[-2:], strict=True)
+        )
+        trend = step(now, before, between)
+        if values[-2]:
+            change = _whole((values[-1] - values[-2]) / abs(values[-2]))
     last_erm = next((value for value in reversed(erm) if value is not None), None)
     return {
-        "name": name, "value": known[-1] if known else None, "trend": trend, "change": change, "erm": last_erm,
-        "chart": figure_chart(name, points),
+        "name": name, "value": values[-1] if values else None, "trend": trend, "change": change, "erm": last_erm,
+        "window": known[-1].window if known else "", "chart": figure_chart(name, points),
     }  # fmt: skip
+
+
+def _whole(change: float) -> str:
+    """A relative change in whole percents.
+
+    >>> _whole(0.074), _whole(-0.2), _whole(0.001)
+    ('+7 %', '−20 %', '0 %')
+    """
+    text = f"{change * 100:+.0f} %".replace("-", "−")
+    return "0 %" if text[1:] == "0 %" else text
 
 
 def _hard(points: list[WindowPoint]) -> dict[str, Any] | None:
@@ -159,6 +172,13 @@ def _points(share: float) -> str:
 
 def _action(name: str) -> Markup | str:
     return both(f"action.{name}") if f"action.{name}" in words("page", "en") else name
+
+
+def _reason(one: Reason) -> Markup | str:
+    """Why rows are in quarantine, in words where the catalogue has some."""
+    if f"reason.{one.kind}" in words("page", "en"):
+        return both(f"reason.{one.kind}", column=column_name(one.column))
+    return one.kind
 
 
 def _parts(versions: Sequence[VersionLine]) -> str:

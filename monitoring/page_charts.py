@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from monitoring.charts import Series, Square, curve_chart, heat_map, line_chart
-from monitoring.page_data import LORENZ_AT, Carried, WindowPoint
+from monitoring.charts import Series, Square, bars, curve_chart, heat_map, line_chart
+from monitoring.page_data import LORENZ_AT, Budget, Carried, WindowPoint
 from monitoring.places_map import Cell, PlacesMap
 from monitoring.words import LANGUAGES, words
 
@@ -53,6 +53,19 @@ def hard_chart(points: Sequence[WindowPoint], width: int) -> Markup:
     return _over_windows(
         points, [Series("erm", plain), Series("champion", own)], labelled_by="hard", width=width, percent=True
     )
+
+
+def budget_chart(budget: Budget) -> Markup:
+    """How much of the alarm budget is used, and how much of the life has passed: two bars of the same length.
+
+    >>> "20 %" in budget_chart(Budget(0.05, 52, 13, 0.01))
+    True
+    """
+    lines = [
+        (str(_spans("concentration.used")), budget.used, f"{budget.used * 100:.0f} %"),
+        (str(_spans("concentration.passed")), budget.passed, f"{budget.windows} / {budget.horizon}"),
+    ]
+    return Markup(bars(lines, labelled_by="budget"))  # noqa: S704
 
 
 def map_chart(found: PlacesMap) -> Markup:

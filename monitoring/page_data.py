@@ -35,6 +35,7 @@ class WindowPoint:
     budget_spent: share of the alarm budget's simulated lives that have alarmed.
     verdict: healthy | inspect | retrain | too_few_labels.
     versions: where the window's parts were first predicted by several models, each model's own figures.
+    errors: standard error of each of the champion's figures, by its name.
     hard: errors on the hard rows; None where nothing says what an error is.
     """
 
@@ -55,6 +56,7 @@ class WindowPoint:
     report: str | None = None
     versions: Sequence[VersionLine] = ()
     hard: HardErrors | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,59 @@ class LedgerLine:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why rows are in quarantine.
+
+    Attributes
+    ----------
+    kind: as the catalogue names it; of a reason that it does not know, the rule's name.
+    column: that it is about; "" where it is about the row.
+    rows: how many.
+    rule: its name, as `softad quarantine list` has it.
+    """
+
+    kind: str
+    column: str
+    rows: int
+    rule: str = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The alarm budget of the present life.
+
+    Attributes
+    ----------
+    allowed: the probability of any false alarm over `horizon` windows.
+    windows: that have been looked at.
+    spent: share of the simulated lives that have alarmed so far; at most `allowed`.
+    """
+
+    allowed: float = 0.05
+    horizon: int = 52
+    windows: int = 0
+    spent: float = 0.0
+
+    @property
+    def used(self) -> float:
+        """The share of the budget that is used.
+
+        >>> Budget(0.5, 52, 13, 0.125).used
+        0.25
+        """
+        return min(self.spent / self.allowed, 1.0)
+
+    @property
+    def passed(self) -> float:
+        """The share of the windows that have passed.
+
+        >>> Budget(0.05, 52, 13, 0.01).passed
+        0.25
+        """
+        return min(self.windows / self.horizon, 1.0)
+
+
+@dataclass(frozen=True)
 class Received:
     """What came in: rows read = accepted + quarantined + duplicates.
 
@@ -136,7 +191,7 @@ class Received:
     ----------
     awaiting_labels: rows that have no label yet.
     held_back: names of files that were refused whole.
-    reasons: rule -> rows in quarantine.
+    reasons: why rows are in quarantine, most rows first.
     labels_without_row: labels of parts that no file has brought; they are kept, and wait for them.
     ahead: rows dated after the present: a clock was wrong; their window is judged when its time comes.
     late: rows whose window had been judged when they came; they train the next model, and are not judged.
@@ -149,7 +204,7 @@ class Received:
     duplicates: int = 0
     awaiting_labels: int = 0
     held_back: Sequence[str] = ()
-    reasons: Sequence[tuple[str, int]] = ()
+    reasons: Sequence[Reason] = ()
     labels_without_row: int = 0
     ahead: int = 0
     late: int = 0
@@ -230,6 +285,8 @@ class PageData:
     ----------
     points: the judged windows, oldest first.
     early: windows of which something was told before their labels, oldest first.
+    links: addresses where runs are shown, by "mlflow" and "prefect"; those that are up.
+    ordinary: standard deviation of each figure between ordinary weeks; empty where none is known.
     named, named_window: the places of the window in which places were last looked at.
     weeks: how much the weeks of the reference differ; None where they were not told apart.
     bought, bought_window, bought_rows: champion against ordinary training in the newest window that has both.
@@ -246,8 +303,6 @@ class PageData:
     written_at: datetime
     champion: str | None = None
     champion_since: datetime | None = None
-    alarm_budget: float = 0.05
-    horizon: int = 52
     points: Sequence[WindowPoint] = ()
     named: Sequence[Named] = ()
     named_window: str = ""
@@ -255,7 +310,9 @@ class PageData:
     ledger: Sequence[LedgerLine] = ()
     received: Received = field(default_factory=Received)
     early: Sequence[EarlyLine] = ()
-    tracking_uri: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+    budget: Budget = Budget()
+    ordinary: Mapping[str, float] = field(default_factory=dict)
     weeks: Weeks | None = None
     bought: Sequence[Bought] = ()
     bought_window: str = ""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from monitoring.dashboard import write_page
-from monitoring.page_data import Bought, LedgerLine, Named, OpenIncident, PageData, Received, WindowPoint
+from monitoring.page_data import Bought, LedgerLine, Named, OpenIncident, PageData, Reason, Received, WindowPoint
 
 CHROMIUM = Path("/usr/bin/chromium")
 AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
@@ -33,8 +33,10 @@ def sample() -> PageData:
             OpenIncident("line-a-2026-W12", "inspect", "<b>M07</b>", "machine", 0.72, AT, "opened", None, "4", True),
         ],
         ledger=[LedgerLine(AT, "softad", "champion.set", "3"), LedgerLine(AT, "ito", "something.new", "x", "a note")],
-        received=Received(12, 4000, 3980, 15, 5, 20, ["broken.csv"], [("pressure-plausible", 9), ("number", 6)]),
-        tracking_uri="http://127.0.0.1:5000", months=["2026-04", "2026-03"],
+        received=Received(
+            12, 4000, 3980, 15, 5, 20, ["broken.csv"], [Reason("range", "pressure", 9), Reason("number", "torque", 6)]
+        ),
+        links={"mlflow": "http://127.0.0.1:5000", "prefect": "http://127.0.0.1:4200"}, months=["2026-04", "2026-03"],
         bought=[Bought("mean", -0.01, -0.03, 0.02), Bought("tail", -0.12, -0.2, -0.04)], bought_window="2026-W12",
         bought_rows=1990,
     )  # fmt: skip

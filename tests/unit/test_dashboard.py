@@ -16,11 +16,13 @@ from monitoring.hard_errors import HardErrors
 from monitoring.page_data import (
     LORENZ_AT,
     Bought,
+    Budget,
     Carried,
     LedgerLine,
     Named,
     OpenIncident,
     PageData,
+    Reason,
     Received,
     Weeks,
     WindowPoint,
@@ -72,7 +74,7 @@ def nasty() -> PageData:
         named=[Named(NASTY, NASTY, 0.7, 0.6, 0.8, 0.1)],
         incidents=[incident(NASTY, column=NASTY, key=NASTY, challenger=NASTY)],
         ledger=[LedgerLine(AT, NASTY, NASTY, NASTY, NASTY)],
-        received=Received(1, 1, 1, 1, 0, 0, [NASTY], [(NASTY, 1)]), tracking_uri=NASTY,
+        received=Received(1, 1, 1, 1, 0, 0, [NASTY], [Reason(NASTY, NASTY, 1)]), links={"mlflow": NASTY},
         map=PlacesMap([NASTY, "line"], [Cell(NASTY, NASTY, 40, 10, 20, 2)]), map_window=NASTY,
         carried=Carried(NASTY, [0.1] * len(LORENZ_AT), [0.1] * len(LORENZ_AT)),
     )  # fmt: skip
@@ -82,7 +84,7 @@ def test_no_value_becomes_markup_or_script() -> None:
     plain = PageData("a", AT, "1", AT, points=[point(2), point(3, alarm=True, report="r")],
                      named=[Named("c", "v", 0.7, 0.6, 0.8, 0.1)], incidents=[incident()],
                      ledger=[LedgerLine(AT, "a", "b", "c", "d")],
-                     received=Received(1, 1, 1, 1, 0, 0, ["f"], [("r", 1)]),
+                     received=Received(1, 1, 1, 1, 0, 0, ["f"], [Reason("r", "c", 1)]), links={"mlflow": "http://m"},
                      map=PlacesMap(["a", "line"], [Cell("b", "c", 40, 10, 20, 2)]), map_window="w",
                      carried=Carried("w", [0.1] * len(LORENZ_AT), [0.1] * len(LORENZ_AT)))  # fmt: skip
     found, wanted = Outline(render_page(nasty())), Outline(render_page(plain))
@@ -220,13 +222,13 @@ def test_a_gain_that_would_be_shown_as_zero_is_no_gain() -> None:
     assert "−0.0 %" not in table and "+0.0 %" not in table
 
 
-@pytest.mark.parametrize(
-    ("address", "links"),
-    [("http://127.0.0.1:5000", 1), ("sqlite:///mlflow.db", 0), ("javascript:alert(1)", 0)],
-)
-def test_runs_are_linked_where_a_server_shows_them(address: str, links: int) -> None:
-    tags = Outline(render_page(PageData("line-a", AT, tracking_uri=address))).tags
-    assert [found.get("href") for tag, found in tags if tag == "a"] == [address] * links
+def test_runs_are_linked_where_a_server_shows_them_and_no_path_is_printed() -> None:
+    shown = {"mlflow": "http://127.0.0.1:5000", "prefect": "http://127.0.0.1:4200"}
+    text = render_page(PageData("line-a", AT, links=shown))
+    assert [found.get("href") for tag, found in Outline(text).tags if tag == "a"] == list(shown.values())
+    without = render_page(PageData("line-a", AT))
+    assert words("page", "en")["runs.none"] in without
+    assert "sqlite" not in without
 
 
 def test_kept_months_are_linked_beside_the_page() -> None:
@@ -278,3 +280,34 @@ def test_errors_on_hard_parts_without_ordinary_training_are_told_alone() -> None
     text = section(render_page(PageData("a", AT, "1", AT, points=[point(2, hard=HardErrors(200, 60))])), "hard")
     assert "misjudged 60 of 200 hard parts" in text
     assert words("page", "en")["hard.same"] not in text
+
+
+def test_ordinary_noise_is_no_change_and_a_step_beyond_it_is_one() -> None:
+    errors = {"mean": 0.005, "tail": 0.05, "stability": 0.02}
+    before, same = point(2, errors=errors), point(3, mean=0.107, errors=errors)
+    data = PageData("a", AT, "1", AT, points=[before, same], ordinary={"mean": 0.004, "tail": 0.04, "stability": 0.02})
+    catalogue = words("page", "en")
+    assert f'+7 %: <span class="en" lang="en">{catalogue["figures.same"]}' in render_page(data)
+    worse = render_page(replace(data, points=[before, replace(same, mean=0.2)]))
+    assert f'↑</span> +100 %: <span class="en" lang="en">{catalogue["figures.worse"]}' in worse
+    better = render_page(replace(data, points=[before, replace(same, mean=0.02)]))
+    assert f'↓</span> −80 %: <span class="en" lang="en">{catalogue["figures.better"]}' in better
+
+
+def test_what_waits_for_people_comes_before_the_figures() -> None:
+    text = render_page(PageData("a", AT, "3", AT, points=[point(12)], incidents=[incident()]))
+    assert text.index('id="incidents"') < text.index('id="card-mean"')
+
+
+def test_the_budget_is_told_in_words_and_drawn() -> None:
+    data = PageData("a", AT, "1", AT, points=[point(2)], budget=Budget(0.05, 52, 13, 0.01))
+    text = section(render_page(data), "budget")
+    assert "20 % of the allowance is used; 13 of the 52 windows of this watch have passed." in text
+    assert ">20 %</text>" in text and ">13 / 52</text>" in text
+
+
+def test_reasons_are_told_in_words_and_unknown_ones_by_their_name() -> None:
+    reasons = [Reason("range", "pressure", 3, "pressure-plausible"), Reason("our own rule", "x", 2, "our own rule")]
+    text = section(render_page(PageData("a", AT, received=Received(reasons=reasons))), "reasons")
+    assert "pressure is outside its range" in text and "pressure が範囲外です" in text
+    assert "<td>our own rule</td>" in text
