@@ -8,7 +8,7 @@ from typing import Any
 from flows.context import Context
 from monitoring.alerts import House, Message, render
 from monitoring.incidents import Incident
-from monitoring.notices import render_life_ended, render_refused_file, render_test, render_trouble
+from monitoring.notices import render_life_ended, render_refused_file, render_test, render_trouble, render_unwatched
 from monitoring.outbox import Outbox
 
 
@@ -70,6 +70,15 @@ def alert_life_ended(context: Context, life: str, *, began: datetime, escalated:
     _put(context, message, escalated=escalated, now=now)
 
 
+def alert_unwatched(context: Context, life: str, *, window: str, now: datetime) -> None:
+    """Tell, once in a life, that nothing can alarm because nobody knows how the judged parts were chosen."""
+    settings = context.settings
+    message = render_unwatched(
+        model=settings.name, life=life, window=window, language=settings.alerts.language, page_url=page_url(context)
+    )
+    _put(context, message, now=now)
+
+
 def alert_trouble(
     context: Context, *, step: str, since: datetime, reason: str, key: str, state: str, works: bool, now: datetime
 ) -> None:
@@ -103,7 +112,8 @@ def send_test(context: Context, *, now: datetime) -> dict[str, bool]:
 
 def outbox_of(context: Context) -> Outbox:
     """The model's messages; models that share an outbox folder have a folder each in it."""
-    return Outbox(context.workspace.outbox / "alerts" / context.settings.name)
+    folder = context.workspace.outbox / "alerts" / context.settings.name
+    return Outbox(folder, patience=context.settings.alerts.patience_seconds)
 
 
 def _put(context: Context, message: Message, *, escalated: bool = False, now: datetime) -> bool:

@@ -13,6 +13,7 @@ from flows.cli_audit import audit_app, explain
 from flows.cli_operations import doctor, maintain
 from flows.cli_people import alerts_app, config_app, quarantine_app
 from flows.cli_pilot import pilot
+from flows.cli_report import report
 from flows.console import (
     DEFAULT_WORKSPACE,
     ConfigOption,
@@ -38,6 +39,7 @@ app.add_typer(audit_app, name="audit")
 app.command("explain")(explain)
 app.command("doctor")(doctor)
 app.command("maintain")(maintain)
+app.command("report")(report)
 
 
 class Change(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from flows.alerting import alert, alert_life_ended
+from flows.alerting import alert, alert_life_ended, alert_unwatched
 from flows.context import Context
 from flows.incidents import all_incidents, change_incident, open_new_incidents
 from flows.lives import current_life
@@ -35,6 +35,7 @@ def follow_incidents(context: Context, *, now: datetime) -> list[Incident]:
         if current.state != "closed":
             found.append(_escalate(context, current, now=now))
     _life(context, looks, now=now)
+    _unwatched(context, looks, now=now)
     return found
 
 
@@ -142,6 +143,8 @@ def ended_at(context: Context, looks: list[WindowOutcome]) -> tuple[str, datetim
     own = [look for look in looks if look.life == life.name]
     if any(look.alarm for look in own):
         return None
+    # Where a window is looked at several times, the last look ends it.
+    own = [look for look in own if look.details.get("last", True)]
     judged = [look for look in own if look.threshold is not None or look.state == "spent"]
     full = judged[context.settings.monitoring.windows - 1 :][:1]
     over = [look.at for look in (*full, *(look for look in judged if look.state == "spent"))]
@@ -156,3 +159,11 @@ def _life(context: Context, looks: list[WindowOutcome], *, now: datetime) -> Non
     alert_life_ended(context, life, began=began, escalated=False, now=now)
     if now - ended >= timedelta(hours=context.settings.alerts.escalate_after_hours):
         alert_life_ended(context, life, began=began, escalated=True, now=now)
+
+
+def _unwatched(context: Context, looks: list[WindowOutcome], *, now: datetime) -> None:
+    life = current_life(context.store)
+    for look in looks:
+        if life is not None and look.life == life.name and look.state == "labels_not_representative":
+            alert_unwatched(context, look.life, window=look.window, now=now)
+            return

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import count
+from typing import Any
 
 import pandas as pd
 
@@ -168,7 +169,21 @@ def incident_of(context: Context, key: str, outcome: WindowOutcome, *, now: date
         inspect_share=settings.monitoring.inspect_share,
         unit=unit_of(context),
         life=outcome.life,
+        span=_span(outcome),
     )
+
+
+def _span(outcome: WindowOutcome) -> dict[str, Any] | None:
+    """The range of a measurement that stands out, where no slice does."""
+    found = outcome.details.get("range")
+    if not found or outcome.verdict != "retrain" or outcome.details.get("value") is not None:
+        return None
+    grew = outcome.details.get("reason") == "range_grew"
+    return {
+        "column": found["column"], "value": found["value"], "low": found["low"], "high": found["high"], "grew": grew,
+        "share": min(found["growth_share"] if grew else found["share"], 1.0), "row_share": found["row_share"],
+        "before": found["reference_row_share"],
+    }  # fmt: skip
 
 
 def since_of(outcome: WindowOutcome) -> datetime | None:

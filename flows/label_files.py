@@ -151,6 +151,8 @@ def match_labels(
     if version is None or not candidates.any():
         return match
 
+    chances = "_probability" in staged.schema.names
+
     def keys(part: slice, table: pa.Table) -> pa.Table:
         made = pa.table(
             {
@@ -158,17 +160,21 @@ def match_labels(
                 "_id": id_texts(part, table, occurrences),
                 "label": table["_label"],
                 "value": table["_label_value"],
+                "chance": table["_probability"] if chances else pa.nulls(table.num_rows, pa.float64()),
             }
         )
         return made.filter(pa.array(candidates[part]))
 
     same = "l.label_value = staged.value" if regression else "l.label = staged.label"
+    # A label sent again with the probability that it lacked is news; one sent again without it is not.
+    same += " AND (staged.chance IS NULL OR l.probability IS NOT DISTINCT FROM staged.chance)"
+    extra = ["_probability"] if chances else []
     query = f"""
         SELECT n, max(l._version) AS top, coalesce(arg_max({same}, l._version), false) AS same,
             coalesce(bool_or({same}), false) AS ever
         FROM staged JOIN labels l USING (_id) GROUP BY n
     """  # noqa: S608 (only our own words)
-    found = store.arrow(query, versions={"labels": version}, spill=spill, staged=staged.stream(keys, STAGED))
+    found = store.arrow(query, versions={"labels": version}, spill=spill, staged=staged.stream(keys, [*STAGED, *extra]))
     where = found["n"].to_numpy()
     repeated = staged.fate[where] == SKIPPED
     old = np.where(repeated, found["ever"].to_numpy(), found["same"].to_numpy())

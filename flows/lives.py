@@ -7,15 +7,17 @@ reference is still short of rows, the windows that close go to the reference and
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from flows import ledger
 from flows.store import Store
+from flows.units import chances
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,15 @@ class Life:
 
 def current_life(store: Store) -> Life | None:
     """The life that began last, or None before the first promotion."""
-    frame = store.read("lives")
-    if frame.empty:
+    names = store.read("lives", columns=["life"])["life"]
+    if names.empty:
         return None
-    number = frame["life"].str.removeprefix("life-").astype(int)
-    newest = frame[number == number.max()].copy()
+    return life_named(store, max(names, key=lambda name: int(name.removeprefix("life-"))))
+
+
+def life_named(store: Store, name: str) -> Life:
+    """One life by its name, which is in the table."""
+    newest = store.read("lives", where=f"life = '{name}'")
     # A life that had to gather its reference has a second record, with the scan that then began.
     newest["_has_scan"] = newest["scan"].notna()
     row = newest.sort_values("_has_scan").iloc[-1]
@@ -78,7 +84,8 @@ def begin_life(
 
     Parameters
     ----------
-    reference: columns `_id`, `loss`, `window`; rows that the model was not fitted, tuned or calibrated on.
+    reference: columns `_id`, `loss`, `window`, and those of `flows.units.with_units`; rows that the model was not
+        fitted, tuned or calibrated on.
     scan_options: arguments of `monitoring.scan.ConcentrationScan`.
     cause: what made it begin (a promotion's key, an incident's key); the same cause again returns the same life.
     """
@@ -87,7 +94,7 @@ def begin_life(
     name = f"life-{frame['life'].nunique() + 1:04d}" if known.empty else str(known["life"].iloc[0])
     store.append("references", reference.assign(life=name)[["life", "_id", "loss", "window"]], key=f"reference:{name}")
     scan = None
-    if len(reference) >= min_reference_rows:
+    if not is_short(reference, scan_options, min_reference_rows):
         scan = first_scan(reference, scan_options)
     record = {
         "life": name,
@@ -121,15 +128,21 @@ def extend_reference(
     min_reference_rows: int,
     scan_options: Mapping[str, Any],
     now: datetime,
+    units: Callable[[pd.DataFrame], pd.DataFrame] = lambda reference: reference,
 ) -> Life:
-    """Add a window's rows (`_id`, `loss`) to a reference that is still short, and begin the scan once it is not."""
+    """Add a window's rows (`_id`, `loss`) to a reference that is still short, and begin the scan once it is not.
+
+    Parameters
+    ----------
+    units: adds to the whole reference what `flows.units.with_units` does.
+    """
     store.append(
         "references",
         rows.assign(life=life.name, window=window)[["life", "_id", "loss", "window"]],
         key=f"reference:{life.name}:{window}",
     )
-    reference = reference_of(store, life)
-    if len(reference) < min_reference_rows:
+    reference = units(reference_of(store, life))
+    if is_short(reference, scan_options, min_reference_rows):
         return life
     scan = first_scan(reference, scan_options)
     record = {
@@ -151,6 +164,31 @@ def reference_of(store: Store, life: Life) -> pd.DataFrame:
     return frame[["_id", "loss", "window"]].sort_values("_id", ignore_index=True)
 
 
+def is_short(reference: pd.DataFrame, options: Mapping[str, Any], least: int) -> bool:
+    """Whether a reference cannot begin a scan yet.
+
+    At each label age it needs `least` rows, 200 of them chosen evenly for their label, whose losses differ; and where
+    lots are ranked, enough of them.
+    """
+    from monitoring.lots import LEAST_LOTS
+    from monitoring.sample import evenly
+    from monitoring.scan_reference import LEAST_ROWS
+
+    for age in options.get("label_age") or [None]:
+        part = reference if age is None else reference[reference["_age"] <= age]
+        if len(part) < least:
+            return True
+        probabilities = chances(part)
+        if probabilities is not None and not np.isnan(probabilities).any():
+            kept, _ = evenly(part["_id"].to_numpy(), probabilities, where="reference", seed=options.get("seed", 0))
+            part = part[kept]
+        if len(part) < LEAST_ROWS or part["loss"].nunique() < 2:
+            return True
+        if "_lot" in part and part["_lot"].nunique() < LEAST_LOTS:
+            return True
+    return False
+
+
 def first_scan(reference: pd.DataFrame, options: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a new scan on a reference."""
     from monitoring.scan import ConcentrationScan
@@ -158,5 +196,10 @@ def first_scan(reference: pd.DataFrame, options: Mapping[str, Any]) -> dict[str,
     scan = ConcentrationScan(**options)
     # What the reference's own windows show of ordinary weeks, the scan need not learn from the windows to come.
     weeks = reference["window"].to_numpy() if reference["window"].notna().all() else None
-    scan.fit(reference["loss"].to_numpy(), ids=reference["_id"].to_numpy(), weeks=weeks)
+    scan.fit(
+        reference["loss"].to_numpy(), ids=reference["_id"].to_numpy(), weeks=weeks,
+        lots=reference["_lot"].to_numpy() if "_lot" in reference else None,
+        ages=reference["_age"].to_numpy() if options.get("label_age") else None,
+        probabilities=chances(reference),
+    )  # fmt: skip
     return scan.to_dict()

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from flows.context import Context
-from flows.dataset import window_bounds, window_complete, window_of
+from flows.due import DueWindow, due_windows, with_features
 from flows.early_warning import look_early
 from flows.lives import Life, current_life, extend_reference
-from flows.reference import feature_columns, reference_rows
+from flows.reference import reference_rows
 from flows.score import score_rows
 from flows.settings import Settings
-from flows.store import current_labels, current_rows
+from flows.units import with_units
 from flows.window_figures import figures_by_version, window_figures, with_losses
 
 if TYPE_CHECKING:
+    from monitoring.report import WindowReport
     from monitoring.scan import ConcentrationScan
     from monitoring.verdict import Verdict
-
-MOSTLY_LABELLED = 0.8
-"""A window whose labels had their time on the calendar is looked at once this share of its rows is labelled."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class WindowOutcome:
         one, concentration, and the recall of defects.
     findings: the slice that is named, then others beyond chance; empty where nobody is named.
     details: what else was found; `places` has all slices with their shares, named or not.
+    age: days after the window's end by which its labels had to be there; None: no limit.
     """
 
     life: str
@@ -62,27 +63,16 @@ class WindowOutcome:
     details: dict[str, Any]
     report: str | None
     at: datetime
-
-
-@dataclass(frozen=True)
-class DueWindow:
-    """A window whose labels had their time.
-
-    `rows` are the labelled ones; from `due_windows` with what a window is told by, after `with_features` with all that
-    judging needs.
-    """
-
-    window: str
-    start: datetime | None
-    end: datetime | None
-    cutoff: datetime
-    rows: pd.DataFrame
+    age: float | None = None
 
 
 def scan_options(settings: Settings, window_size: int) -> dict[str, Any]:
     """Arguments of `ConcentrationScan` as the configuration states them."""
     watch = settings.monitoring
+    # Rows have no calendar by which a label could be late: with one age, all that are there at the look count.
+    limited = settings.data.window.rows is None or len(watch.label_ages) > 1
     return {
+        "label_age": list(watch.label_ages) if limited else None,
         "alarm_budget": watch.alarm_budget,
         "windows": watch.windows,
         "window_size": max(window_size, 1),
@@ -110,80 +100,23 @@ def close_windows(
         return []
     # Before a label is read: what can be told of windows that wait for theirs.
     look_early(context, life, now=now)
-    outcomes = []
-    for due in due_windows(context, life, now=now):
-        if progress is not None:
-            progress(due.window)
-        whole = with_features(context, due)
-        outcome = judge(context, current_life(context.store) or life, whole, now=now, threshold=threshold)
-        if outcome is not None:
-            outcomes.append(outcome)
+    outcomes: list[WindowOutcome] = []
+    gathering = True
+    while gathering:
+        gathering = False
+        for due in due_windows(context, life, now=now):
+            if progress is not None:
+                progress(due.window)
+            outcome = judge(context, life, with_features(context, due), now=now, threshold=threshold)
+            if outcome is not None:
+                outcomes.append(outcome)
+            if life.scan is None:
+                life = current_life(context.store) or life
+                # Once there is a scan, it says at which ages windows are looked at.
+                gathering = life.scan is not None
+                if gathering:
+                    break
     return outcomes
-
-
-def due_windows(context: Context, life: Life, *, now: datetime) -> list[DueWindow]:
-    """Windows whose labels had their time by `now`, without those that were judged.
-
-    A calendar window is due when it ended `label_age_days` ago, and its rows are mostly labelled or arrived that long
-    ago; a window of N rows when it is complete, under the same condition. None of this looks at a loss.
-    """
-    settings, store = context.settings, context.store
-    # A correction keeps its place in the order of arrival, so a row that trained the model never comes back here.
-    rows = current_rows(store, columns=["_id", "_version", "_seq", "_time", "_at"], where=f"_seq > {life.after_seq}")
-    if rows.empty:
-        return []
-    judged = store.read("windows", columns=["life", "window", "state", "labelled"], where=f"life = '{life.name}'")
-    final = set(judged.loc[judged["state"] != "too_few_labels", "window"])
-    newest = int(rows["_seq"].max())
-    rows = rows.assign(_window=window_of(rows, settings))
-    rows = rows[~rows["_window"].isin(final)]
-    if rows.empty:
-        return []
-    labels = current_labels(store, columns=["_id", "label", "label_value", "_time"])
-    rows = rows.merge(labels.rename(columns={"_time": "_label_time"}), on="_id", how="left")
-    attempts = judged.groupby("window")["labelled"].max().to_dict()
-    age = timedelta(days=settings.monitoring.label_age_days)
-    due = []
-    for key, part in rows.groupby("_window", sort=True):
-        window = str(key)
-        arrived = part["_at"].max().to_pydatetime()
-        if not window_complete(window, settings, newest=newest, now=now):
-            continue
-        start, end = window_bounds(window, settings)
-        labels_due = (arrived if end is None else max(end, arrived)) + age
-        labelled = part["label"].notna() & (part["_label_time"] <= max(labels_due, now if end is None else labels_due))
-        aged = end is None or now >= end + age
-        if not (aged and (labelled.mean() >= MOSTLY_LABELLED or now >= labels_due)):
-            continue
-        if attempts.get(window, -1) >= int(labelled.sum()):
-            continue
-        due.append(
-            DueWindow(
-                window, start, end, labels_due, (part if labelled.all() else part[labelled]).assign(_rows=len(part))
-            )
-        )
-    return due
-
-
-def with_features(context: Context, due: DueWindow) -> DueWindow:
-    """The window with its rows' features: read when its turn comes, since rows are wide and windows may be many."""
-    if due.rows.empty:
-        return due
-    first, last = int(due.rows["_seq"].min()), int(due.rows["_seq"].max())
-    features = current_rows(
-        context.store, columns=feature_columns(context, "_seq", "_version", "_image"),
-        where=f"_seq BETWEEN {first} AND {last}", ordered=False,
-    )  # fmt: skip
-    # Nearly always the window is all there is between its first and its last row.
-    if len(features) != len(due.rows):
-        features = features[features["_id"].isin(due.rows["_id"])]
-    features = features.sort_values(["_seq", "_id"], kind="stable", ignore_index=True)
-    # Both are in order of arrival, so nothing has to be looked up.
-    narrow = due.rows.sort_values(["_seq", "_id"], kind="stable", ignore_index=True)
-    if not narrow["_id"].equals(features["_id"]):
-        raise ValueError(f"window {due.window}: its rows changed while they were read")
-    told = [name for name in narrow.columns if name not in features.columns]
-    return replace(due, rows=features.assign(**{name: narrow[name] for name in told}))
 
 
 def judge(
@@ -206,7 +139,7 @@ def judge(
     total = int(due.rows["_rows"].iloc[0]) if len(due.rows) else 0
     base: dict[str, Any] = {
         "life": life.name, "window": due.window, "start": due.start, "end": due.end, "rows": total,
-        "labelled": len(judged), "model_version": life.model_version, "at": now,
+        "labelled": len(judged), "model_version": life.model_version, "at": now, "age": due.age,
     }  # fmt: skip
     if len(judged) < settings.monitoring.min_window_rows:
         missing = settings.monitoring.min_window_rows - len(judged)
@@ -221,6 +154,7 @@ def judge(
             store, life, judged[["_id", "loss"]], window=due.window,
             min_reference_rows=settings.monitoring.min_reference_rows,
             scan_options=scan_options(settings, len(judged)), now=now,
+            units=partial(with_units, store, settings),
         )  # fmt: skip
         return _record(context, WindowOutcome(
             **base, state="reference", alarm=False, statistic=None, threshold=None, budget_spent=None,
@@ -239,25 +173,20 @@ def _look(
     threshold: float | None,
 ) -> tuple[WindowOutcome, dict[str, Any]]:
     from monitoring.places_map import places_map
-    from monitoring.report import run_report
-    from monitoring.scan import ConcentrationScan
 
     settings, workspace = context.settings, context.workspace
     watch = settings.monitoring
     state, earlier = _scan_state(context, life)
-    scan = ConcentrationScan.from_dict(state)
-    reference = reference_rows(context, life)
     folder = workspace.reports
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{life.name}-{due.window}"
+    name = f"{life.name}-{due.name}"
     versions = figures_by_version(context, due.rows)
+    reference = reference_at(context, life, due.age)
     where = places_map(judged, reference, settings.data.slices)
-    report = run_report(
-        current=judged, reference=reference, scan=scan, window=due.window, numeric=settings.data.numeric,
-        categorical=settings.data.categorical, sample_rows=watch.report_rows, seed=watch.seed,
+    report, scan = report_of(
+        context, reference, judged, window=due.window, age=due.age, state=state, earlier=earlier,
         json=folder / f"{name}.json", html=folder / f"{name}.html" if watch.html_reports else None,
-        threshold=threshold, slices=settings.data.slices, inspect_share=watch.inspect_share,
-        language=settings.alerts.language, earlier=earlier,
+        threshold=threshold,
     )  # fmt: skip
     result, verdict, attribution = report.result, report.verdict, report.attribution
     if verdict is None:
@@ -275,11 +204,55 @@ def _look(
             "versions": versions, "places": places, "map": where.to_dict() if where else None,
             "range": _first_range(verdict), "weeks": _weeks(scan), "numbers": verdict.numbers,
             "effect": result.effect, "nearness": result.nearness, "improvement": result.improvement,
+            "lots": result.lots, "last": due.last,
             "drift_share": report.drift_share, "drifted": report.drifted,
         },
         report=report.json.name,
     )  # fmt: skip
     return outcome, scan.to_dict()
+
+
+def reference_at(context: Context, life: Life, age: float | None) -> pd.DataFrame:
+    """The reference of a life with features, slices and what `flows.units` tells; only labels of at most this age."""
+    reference = with_units(context.store, context.settings, reference_rows(context, life))
+    return reference if age is None else reference[reference["_age"] <= age]
+
+
+def report_of(
+    context: Context,
+    reference: pd.DataFrame,
+    judged: pd.DataFrame,
+    *,
+    window: str,
+    age: float | None,
+    state: dict[str, Any],
+    earlier: Sequence[tuple[str, float | None, float | None]],
+    json: Path,
+    html: Path | None,
+    threshold: float | None = None,
+) -> tuple[WindowReport, ConcentrationScan]:
+    """Run the report of one look, from the scan's state before it.
+
+    Parameters
+    ----------
+    reference: of the life (see `reference_at`).
+    judged: rows of the window with `loss`, and what `flows.units` tells of them.
+    state: of the scan before.
+    earlier, json, html, threshold: as `monitoring.report.run_report` takes them.
+    """
+    from monitoring.report import run_report
+    from monitoring.scan import ConcentrationScan
+
+    settings = context.settings
+    watch = settings.monitoring
+    scan = ConcentrationScan.from_dict(state)
+    report = run_report(
+        current=judged, reference=reference, scan=scan, window=window, numeric=settings.data.numeric,
+        categorical=settings.data.categorical, sample_rows=watch.report_rows, seed=watch.seed, json=json, html=html,
+        threshold=threshold, slices=settings.data.slices, inspect_share=watch.inspect_share,
+        language=settings.alerts.language, earlier=earlier, age=age,
+    )  # fmt: skip
+    return report, scan
 
 
 def _weeks(scan: ConcentrationScan) -> dict[str, Any] | None:
@@ -323,7 +296,9 @@ def _record(context: Context, outcome: WindowOutcome, scan: dict[str, Any] | Non
     for name in ("figures", "findings", "details"):
         record[name] = json.dumps(record[name], ensure_ascii=False, default=_plain)
     record["scan"] = json.dumps(scan, default=_plain) if scan is not None else None
-    key = f"{outcome.life}:{outcome.window}"
+    # With one age the key is as it was before there could be several.
+    several = len(context.settings.monitoring.label_ages) > 1 and outcome.age is not None
+    key = f"{outcome.life}:{outcome.window}" + (f":{outcome.age:g}d" if several else "")
     if outcome.state == "too_few_labels":
         key += f":{outcome.labelled}"
     written = context.store.append("windows", pd.DataFrame([record]), key=key)
@@ -339,9 +314,10 @@ def _plain(value: Any) -> Any:
 
 
 def outcomes(context: Context) -> list[WindowOutcome]:
-    """All looks so far, in the order in which they were made; a later look at the same window replaces the earlier."""
+    """All looks so far, in the order in which they were made; a later look at the same window replaces the earlier,
+    unless that raised an alarm."""
     # A further look at a window is made for further labels alone, so their number orders two looks of one moment.
-    frame = context.store.read("windows", order='"at", "end", "window", "labelled"')
+    frame = context.store.read("windows", order='"at", "end", "window", "age", "labelled"')
     found: dict[tuple[str, str], WindowOutcome] = {}
     for row in frame.to_dict("records"):
         row.pop("scan", None)
@@ -349,10 +325,13 @@ def outcomes(context: Context) -> list[WindowOutcome]:
             row[name] = json.loads(row[name]) if isinstance(row[name], str) else {}
         for name in ("start", "end", "at"):
             row[name] = None if pd.isna(row[name]) else row[name].to_pydatetime()
-        for name in ("statistic", "threshold", "budget_spent"):
+        for name in ("statistic", "threshold", "budget_spent", "age"):
             row[name] = None if pd.isna(row[name]) else float(row[name])
         row["report"] = row["report"] if isinstance(row["report"], str) else None
         names = WindowOutcome.__dataclass_fields__
+        earlier = found.get((row["life"], row["window"]))
+        if earlier is not None and earlier.alarm:
+            continue
         found[row["life"], row["window"]] = WindowOutcome(**{key: row[key] for key in names})
     return list(found.values())
 

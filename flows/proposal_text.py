@@ -38,6 +38,8 @@ _COMMENTS = {
     "training.split": "held-out rows: by stratified (at random within each class), group or time",
     "monitoring.alarm_budget": "chance of any false alarm over `windows` windows",
     "monitoring.label_age_days": "a window is judged when its labels have had so long to come in",
+    "monitoring.label_selection": "how parts are chosen for a label: all, probability (in the label file), or unknown",
+    "data.lot": "columns that together name a lot, where parts are alike within lots",
     "promotion.min_holdout_rows": "no promotion judged on fewer rows",
 }
 

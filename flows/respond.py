@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pandas as pd
-
 from flows import ledger
 from flows.context import Context
 from flows.errors import BadConfig, BadInput
@@ -29,6 +27,7 @@ from flows.lives import begin_life, current_life, reference_of
 from flows.monitor import outcomes, scan_options
 from flows.promote import Decision, consider
 from flows.retrain import Training, latest_training, retrain
+from flows.units import with_units
 from monitoring.incidents import TRIES, Incident
 
 SYSTEM = "softad"
@@ -310,6 +309,7 @@ def ensure_life(context: Context, *, now: datetime, actor: str, since: datetime 
     if since is None and training is not None:
         since = training.since
     reference, after_seq = held_out_losses(context, champion, since=since)
+    reference = with_units(context.store, context.settings, reference)
     begin_life(
         context.store,
         model_version=champion,
@@ -343,7 +343,7 @@ def resume_life(
     life = current_life(context.store)
     if life is None or (after is not None and life.name != after):
         return
-    reference: pd.DataFrame = reference_of(context.store, life)
+    reference = with_units(context.store, context.settings, reference_of(context.store, life))
     where = f"_time < TIMESTAMPTZ '{since.isoformat()}'" if since and context.settings.data.time else None
     newest = context.store.read("inspections", columns=["_seq"], where=where)
     begin_life(

@@ -13,7 +13,7 @@ from flows.schemas import TABLES
 from flows.settings import Settings
 
 LABEL_TIMES = ("time", "labelled_at", "labeled_at")
-LABEL_PROBABILITIES = ("probability", "inclusion_probability")
+LABEL_PROBABILITIES = ("inclusion_probability", "inclusion probability", "probability")
 LABEL_IDS = ("id", "_id")
 
 
@@ -82,7 +82,7 @@ def inspection_roles(path: Path, form: FileFormat, settings: Settings) -> Roles:
     BadInput: a column that the config names is missing, or one has a name that the system needs.
     """
     data = settings.data
-    named = [data.id, data.time, *data.features, *data.slices, data.group]
+    named = [data.id, data.time, *data.features, *data.slices, data.group, *data.lot_columns]
     one_hot = tuple(data.label_columns) if set(data.label_columns) & set(form.columns) else ()
     missing_columns(path, form, [*(name for name in named if name is not None), *one_hot])
     reserved = {name.lower() for name in TABLES["inspections"].names}
@@ -95,5 +95,5 @@ def inspection_roles(path: Path, form: FileFormat, settings: Settings) -> Roles:
     left_out = {*one_hot, *([label] if label else [])}
     numeric = set(data.numeric)
     kept = {name: pa.float64() if name in numeric else pa.string() for name in form.columns if name not in left_out}
-    compared = {*data.categorical, *data.slices, *([data.group] if data.group else [])}
+    compared = {*data.categorical, *data.slices, *data.lot_columns, *([data.group] if data.group else [])}
     return Roles(kept, frozenset(compared), one_hot, label)

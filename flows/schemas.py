@@ -102,6 +102,7 @@ TABLES: dict[str, pa.Schema] = {
             "details": _TEXT,
             "scan": _TEXT,
             "report": _TEXT,
+            "age": _REAL,
             "at": TIME,
         }
     ),

@@ -22,6 +22,10 @@ from flows.sections import Retention, Section, Services, Storage, Tracking
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Age = Annotated[float, Field(ge=0.0, le=3660.0)]
+
+LOT_DAY = "_day"
+"""Stands for the day of inspection among the columns that name a lot."""
 
 _MAY_HOLD_SECRETS = ("alerts", "tracking", "storage", "services")
 """Sections whose values no sentence shows."""
@@ -54,6 +58,7 @@ class Data(Section):
     image_size: Annotated[int, Field(ge=8, le=512)] = 32
     slices: list[str] = Field(default_factory=list)
     group: str | None = Field(default=None, description="rows that share it never part at a split")
+    lot: list[str] = Field(default_factory=list, description="columns that together name a lot; _day: of inspection")
     time_zone: str = "UTC"
     window: Window = Window(period="week")
     left_out: dict[str, str] = Field(default_factory=dict, description="column: why it is no feature")
@@ -77,9 +82,16 @@ class Data(Section):
             raise ValueError(f"a column has one role only: {', '.join(twice)} is named twice as a feature")
         if self.label in features or set(self.label_columns) & set(features):
             raise ValueError(f"the label {self.label!r} cannot be a feature too")
+        if LOT_DAY in self.lot and (self.time is None or len(self.lot) < 2):
+            raise ValueError(f"lot: {LOT_DAY} needs the column `time`, and a column beside it; such as [machine, _day]")
         if self.window.period is not None and self.time is None:
             raise ValueError("a window by calendar needs the column `time`; use window: {rows: N} without one")
         return self
+
+    @property
+    def lot_columns(self) -> list[str]:
+        """Columns of the files that name a lot."""
+        return [name for name in self.lot if name != LOT_DAY]
 
     @property
     def features(self) -> list[str]:
@@ -172,7 +184,12 @@ class Monitoring(Section):
 
     alarm_budget: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     windows: Annotated[int, Field(ge=1)] = 52
-    label_age_days: Annotated[float, Field(ge=0.0)] = 3.0
+    label_age_days: Age | Annotated[list[Age], Field(min_length=1, max_length=6)] = Field(
+        default=3.0, description="several: each window is looked at once at each age"
+    )
+    label_selection: Literal["all", "probability", "unknown"] = Field(
+        default="all", description="how the parts that get a label are chosen"
+    )
     min_reference_rows: Annotated[int, Field(ge=200)] = 500
     min_window_rows: Annotated[int, Field(ge=10)] = 50
     relevant_effect: Annotated[float, Field(ge=1.0)] = 1.15
@@ -180,6 +197,19 @@ class Monitoring(Section):
     report_rows: Annotated[int, Field(ge=100, le=20_000)] = 1_000
     html_reports: Annotated[int, Field(ge=0)] = 8
     seed: int = 0
+
+    @field_validator("label_age_days")
+    @classmethod
+    def _each_age_once(cls, value: float | list[float]) -> float | list[float]:
+        if isinstance(value, list) and len(set(value)) != len(value):
+            raise ValueError("an age is listed twice; write each once, such as [7, 21, 42]")
+        return value
+
+    @property
+    def label_ages(self) -> tuple[float, ...]:
+        """Days after a window's end at which it is looked at, the youngest first."""
+        ages = self.label_age_days
+        return tuple(sorted(ages)) if isinstance(ages, list) else (ages,)
 
 
 class Promotion(Section):
@@ -204,6 +234,7 @@ class Alerts(Section):
     channels: list[str] = Field(default_factory=list, description="Apprise URLs; the log and a file always")
     page_url: str | None = None
     timeout_seconds: Positive = 10.0
+    patience_seconds: Annotated[float, Field(ge=0.0, le=600.0)] = 30.0
     responsible: str | None = Field(default=None, description="who is to answer, in the plant's words")
     escalate_after_hours: Positive = 24.0
     escalate_to: list[str] = Field(default_factory=list, description="Apprise URLs told then, besides the channels")
@@ -278,6 +309,11 @@ class Settings(BaseSettings):
             raise ValueError("training.split.by: group needs data.group, the column to split by")
         if self.training.split.by == "time" and self.data.time is None:
             raise ValueError("training.split.by: time needs data.time, the column to split by")
+        if self.data.lot and self.training.split.by == "stratified":
+            raise ValueError(
+                "data.lot: rows of one lot are alike, so none may both train and judge; set training.split.by to group "
+                "(with data.group, such as the lot) or to time"
+            )
         if self.training.embedding != "none" and self.data.image is not None:
             raise ValueError("training.embedding: only tables have it, and data.image names images; set it to none")
         return self

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from monitoring.incidents import TRIES, Incident
+from monitoring.ranges import range_in_words
 from monitoring.words import words
 
 
@@ -121,6 +122,8 @@ def _kind(incident: Incident, event: str) -> str:
 def _what(incident: Incident, event: str, kind: str) -> str:
     if event == "opened" and incident.verdict == "retrain" and incident.value is not None:
         return "what.opened-retrain-slice"
+    if event == "opened" and _matter(incident).startswith("retrain-range"):
+        return f"what.opened-{_matter(incident)}"
     if kind == "escalated-inspect" and incident.seen_at is not None:
         return "what.escalated-seen"
     if event == "acknowledged":
@@ -207,6 +210,7 @@ def _values(incident: Incident, text: Mapping[str, str], house: House) -> dict[s
         else "",
         "place_limit": text["limits.place"].format(inspect_share=percent(incident.inspect_share)) if limited else "",
     }
+    values |= _span(incident, text)
     values["Amount"] = _capital(values["amount"])
     values["Budget"] = _capital(values["budget"])
     values["alarm"] = values["Budget"]
@@ -214,10 +218,30 @@ def _values(incident: Incident, text: Mapping[str, str], house: House) -> dict[s
     return values
 
 
+def _span(incident: Incident, text: Mapping[str, str]) -> dict[str, str]:
+    """The range of a measurement in words, with its shares."""
+    span = incident.span
+    if span is None:
+        return {"span": "", "span_amount": "", "span_range": "", "span_parts": "", "span_rows": "", "span_before": ""}
+    own = replace(incident, share=span["share"], low=span["low"], high=span["high"], row_share=span["row_share"])
+    return {
+        "span": range_in_words(span["column"], span["value"], text),
+        "span_amount": _capital(_amount(own.share, text)),
+        "span_range": _range(own, text),
+        "span_parts": _parts(own, text),
+        "span_rows": percent(own.row_share),
+        "span_before": percent(span["before"]),
+    }
+
+
 def _matter(incident: Incident) -> str:
     if incident.verdict == "inspect":
         return "inspect"
-    return "retrain" if incident.value is None else "retrain-slice"
+    if incident.value is not None:
+        return "retrain-slice"
+    if incident.span is None:
+        return "retrain"
+    return "retrain-range-grew" if incident.span["grew"] else "retrain-range"
 
 
 def _name(value: str | None) -> str:

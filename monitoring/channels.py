@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-PATIENCE = 60.0
-"""Seconds that a sending may wait for its answer, also when the round of deliveries has left it behind."""
+PATIENCE = 30.0
+"""Seconds that a sending may wait for its answer, also when the round of deliveries has left it behind; and that a
+process which ends waits for such answers."""
 
 _SEVERITIES = {"info", "success", "warning", "failure"}
 
-_running: set[threading.Thread] = set()
-"""Sendings that were begun in this process and are not over."""
+_running: dict[threading.Thread, float] = {}
+"""Sendings that were begun in this process and are not over, with their patience."""
 
 
 def names(channels: Sequence[str]) -> list[str]:
@@ -50,38 +51,44 @@ def _target(url: str) -> Any:
 
 
 def begin_sending(
-    url: str, document: Mapping[str, Any], *, timeout: float, after: Callable[[bool], None]
+    url: str,
+    document: Mapping[str, Any],
+    *,
+    timeout: float,
+    after: Callable[[bool], None],
+    patience: float = PATIENCE,
 ) -> threading.Thread:
     """Begin to send; `after` is told from the thread whether the channel took it, however late that is.
 
     Parameters
     ----------
     document: `id`, `key`, `state`, `severity`, `subject` and `body` of the message.
-    timeout: seconds for which the caller means to wait; the sending itself lasts up to `PATIENCE` longer.
+    timeout: seconds for which the caller means to wait.
+    patience: seconds that the sending may last, where that is longer, and that the end of the process waits for it.
     """
 
     def send() -> None:
         sent = False
         try:
-            sent = _notify(url, document, timeout)
+            sent = _notify(url, document, max(timeout, patience))
         finally:
             after(sent)
-            _running.discard(threading.current_thread())
+            _running.pop(threading.current_thread(), None)
 
     thread = threading.Thread(target=send, daemon=True, name="softad-alert")
-    _running.add(thread)
+    _running[thread] = patience
     thread.start()
     return thread
 
 
-def _notify(url: str, document: Mapping[str, Any], timeout: float) -> bool:
+def _notify(url: str, document: Mapping[str, Any], longest: float) -> bool:
     import apprise
 
     target = _target(url)
     if target is None:
         return False
     # Apprise gives a receiver 4 s by itself; an answer that comes later would count as a failure, and double.
-    target.socket_read_timeout = max(timeout, PATIENCE)
+    target.socket_read_timeout = longest
     # Webhooks get the key apart from the text, so that a receiver can tell what it has had before.
     extras = getattr(target, "payload_extras", None)
     if isinstance(extras, dict):
@@ -100,6 +107,6 @@ def _notify(url: str, document: Mapping[str, Any], timeout: float) -> bool:
 @atexit.register
 def _wait_for_answers() -> None:
     """A process that ends lets its last sendings come to their answer: cut off, they would be sent again."""
-    end = time.monotonic() + PATIENCE
-    for thread in list(_running):
-        thread.join(max(end - time.monotonic(), 0.0))
+    began = time.monotonic()
+    for thread, patience in list(_running.items()):
+        thread.join(max(began + patience - time.monotonic(), 0.0))

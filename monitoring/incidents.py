@@ -43,6 +43,8 @@ class Incident:
     statistic, threshold: of the look that alarmed.
     relevant_effect, inspect_share: the other limits: what is too small to be told, and the share that names a place.
     unit: what a window is: day | week | month | rows.
+    span: the range of a measurement that carries the excess, where no slice does and one stands out: `column`, `value`,
+        `share`, `low`, `high`, `row_share`, `before` (its share of the rows then) and `grew`.
     life: of the scan; it ended with this incident's alarm.
     state: opened | acknowledged | closed.
     seen_by, seen_at: who looks after it, where nothing is answered yet.
@@ -86,6 +88,7 @@ class Incident:
     relevant_effect: float | None = None
     inspect_share: float | None = None
     unit: str = "week"
+    span: Mapping[str, Any] | None = None
     life: str | None = None
     state: str = "opened"
     seen_by: str | None = None

@@ -64,6 +64,23 @@ def render_life_ended(
     return _notice(kind, language, values, key=f"{model}:{life}", state=state, severity=severity, page_url=page_url)
 
 
+def render_unwatched(*, model: str, life: str, window: str, language: str, page_url: str | None = None) -> Message:
+    """Nothing can alarm, because nobody knows how the judged parts were chosen.
+
+    Parameters
+    ----------
+    life: of the scan.
+    window: that could not be judged.
+
+    >>> message = render_unwatched(model="a", life="life-0001", window="2026-W14", language="en")
+    >>> "column inclusion_probability" in message.body, message.state
+    (True, 'unwatched')
+    """
+    values = {"model": model, "window": window}
+    return _notice("unwatched", language, values, key=f"{model}:{life}", state="unwatched", severity="warning",
+                   page_url=page_url)  # fmt: skip
+
+
 def render_trouble(
     *, model: str, step: str, since: datetime, reason: str, language: str, key: str, state: str, works: bool = False,
     failures: int = 2, house: House | None = None, page_url: str | None = None,

@@ -23,7 +23,7 @@ from typing import IO, Any
 import structlog
 
 from monitoring.alerts import Message
-from monitoring.channels import begin_sending, names
+from monitoring.channels import PATIENCE, begin_sending, names
 
 
 def _log() -> Any:
@@ -52,6 +52,8 @@ class Outbox:
     Parameters
     ----------
     folder: where they lie; `alerts.jsonl` in it is the file channel.
+    patience: seconds that a process which ends waits for an answer that is still to come; without one by then, the
+        message stays here and is sent again.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -61,8 +63,9 @@ class Outbox:
     (True, False, 1)
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience: float = PATIENCE) -> None:
         self.folder = folder
+        self.patience = patience
 
     def put(
         self,
@@ -129,7 +132,8 @@ class Outbox:
         done = {FILE: self._to_file(document), LOG: _to_log(document)}
         for name, url in zip(names(channels), channels, strict=True):
             outcome: list[bool] = []
-            begin_sending(url, document, timeout=timeout, after=outcome.append).join(timeout)
+            sending = begin_sending(url, document, timeout=timeout, after=outcome.append, patience=self.patience)
+            sending.join(timeout)
             done[name] = bool(outcome and outcome[0])
         return done
 
@@ -190,7 +194,7 @@ class Outbox:
             finally:
                 claim.close()
 
-        begin_sending(url, document, timeout=timeout, after=after).join(timeout)
+        begin_sending(url, document, timeout=timeout, after=after, patience=self.patience).join(timeout)
         return _read(path)["channels"][name] is not None
 
     def _claim(self, message: str, name: str) -> IO[str] | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 # Read at Evidently's import; this module may be used without the pipeline, which sets them too.
@@ -97,6 +98,7 @@ def run_report(
     inspect_share: float = 0.5,
     language: str = "en",
     earlier: Sequence[tuple[str, float | None, float | None]] = (),
+    age: float | None = None,
 ) -> WindowReport:
     """Judge a window inside an Evidently report, and write the report.
 
@@ -105,7 +107,8 @@ def run_report(
     Parameters
     ----------
     current, reference: rows of the window and of the reference, with `_id`, `loss` (NaN without a label), the features
-        and, where the scan ranks lots, `_lot`. No row of them is written into the report.
+        and, where the scan ranks lots, `_lot`. With `_probability` (NaN: unknown) figures and causes are of rows that
+        were chosen evenly, as the scan's are. No row of them is written into the report.
     scan: fitted; it is updated.
     window: its name, as the scan knows it.
     numeric, categorical: features to compare with the reference's.
@@ -118,6 +121,7 @@ def run_report(
     inspect_share: share of the excess from which one slice is to be inspected.
     language: of the verdict's sentences, "en" or "ja".
     earlier: (window, statistic, threshold) of the windows before, for the picture.
+    age: of the labels, needed only where the scan has several.
 
     Raises
     ------
@@ -128,19 +132,23 @@ def run_report(
     labelled, known = (
         frame if frame["loss"].notna().all() else frame[frame["loss"].notna()] for frame in (current, reference)
     )
-    units = labelled["_lot"].nunique() if scan.by_lots else len(labelled)
-    limit = scan.threshold_for(units, window=window)
+    chances = _chances(labelled)
+    even, known = _even(labelled, scan, window, age), _even(known, scan, None, age)
+    units = even["_lot"].nunique() if scan.by_lots else len(even)
+    representative = chances is None or not np.isnan(chances).any()
+    limit = scan.threshold_for(units, window=window, age=age) if representative else None
     if limit is not None and threshold is not None:
         limit = float(threshold)
     shift = ConcentrationShift(
         window=window, alarm_budget=scan.alarm_budget, tests=[] if limit is None else [lte(limit)]
     )
     shift._judgement = judgement = Judgement(
-        scan, window, threshold, labelled, known, slices=tuple(slices), ranges=tuple(numeric),
-        inspect_share=inspect_share, seed=seed, language=language, earlier=tuple(earlier),
+        scan, window, threshold, labelled, known, even=even, chances=chances, age=age,
+        slices=tuple(slices), ranges=tuple(numeric), inspect_share=inspect_share, seed=seed, language=language,
+        earlier=tuple(earlier),
     )  # fmt: skip
-    told = [name for name in slices if name in labelled and labelled[name].notna().any()]
-    losses = {"losses": _plain(labelled[["loss", *told]]), "reference_losses": _plain(known[_present(known, told)])}
+    told = [name for name in slices if name in even and even[name].notna().any()]
+    losses = {"losses": _plain(even[["loss", *told]]), "reference_losses": _plain(known[_present(known, told)])}
     clean = comparable(current, reference, numeric=numeric, categorical=categorical, sample_rows=sample_rows, seed=seed)
     snapshot, clean = _run([shift, *_figures(known, told)], clean, losses)
     if judgement.result is None or judgement.verdict is None:
@@ -171,6 +179,21 @@ def _figures(reference: pd.DataFrame, slices: Sequence[str]) -> list[Any]:
         TailLoss(level=0.9),
         *(SliceFigure(slice=name, measure=measure) for name in slices for measure in ("mean", "tail")),
     ]
+
+
+def _chances(frame: pd.DataFrame) -> np.ndarray | None:
+    """Probabilities of having been chosen for a label; None where all rows were labelled."""
+    if "_probability" not in frame or (frame["_probability"] == 1.0).all():
+        return None
+    return frame["_probability"].to_numpy(dtype=np.float64)
+
+
+def _even(frame: pd.DataFrame, scan: ConcentrationScan, window: str | None, age: float | None) -> pd.DataFrame:
+    """The rows that stay when all are to have been chosen alike; all where that is not known."""
+    chances = _chances(frame)
+    if chances is None or np.isnan(chances).any():
+        return frame
+    return frame[scan.even_rows(frame["_id"].to_numpy(), chances, window=window, age=age)]
 
 
 def _present(frame: pd.DataFrame, slices: Sequence[str]) -> list[str]:

@@ -61,6 +61,9 @@ class Judgement:
     threshold: in place of the scan's, for a drill; None: the scan's own.
     rows, reference: labelled rows of the window and of the reference, with `_id`, `loss`, `_lot` where the scan ranks
         lots, and the columns named next.
+    even: the rows in which a cause is sought: all, or those that stay where some were likelier to be labelled.
+    chances: (n,) probabilities of the rows of having been labelled; None where all were.
+    age: of the labels, where the scan has several.
     slices, ranges: columns in which a cause is sought after an alarm.
     inspect_share: of `monitoring.verdict.decide`.
     language: of the sentences.
@@ -72,6 +75,9 @@ class Judgement:
     threshold: float | None
     rows: pd.DataFrame
     reference: pd.DataFrame
+    even: pd.DataFrame
+    chances: Floats | None = None
+    age: float | None = None
     slices: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     inspect_share: float = 0.5
@@ -90,12 +96,14 @@ class Judgement:
                 window=self.window,
                 ids=self.rows["_id"].to_numpy(),
                 lots=self.rows["_lot"].to_numpy() if self.scan.by_lots else None,
+                probabilities=self.chances,
+                age=self.age,
                 threshold=self.threshold,
             )
             slices = [name for name in self.slices if name in self.rows and name in self.reference]
             ranges = [name for name in self.ranges if name in self.rows and name in self.reference]
-            if (self.result.alarm or self.result.state == "spent") and (slices or ranges) and len(self.rows):
-                self.attribution = attribute(self.rows, self.reference, slices=slices, ranges=ranges, seed=self.seed)
+            if (self.result.alarm or self.result.state == "spent") and (slices or ranges) and len(self.even):
+                self.attribution = attribute(self.even, self.reference, slices=slices, ranges=ranges, seed=self.seed)
             self.verdict = decide(self.result, self.attribution, inspect_share=self.inspect_share)
         return self.result, self.verdict
 

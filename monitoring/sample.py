@@ -94,8 +94,7 @@ def take(
         )
     if np.isnan(chance).any():
         return Sample(values, jitter(names, seed, where), groups, representative=False, where=where)
-    least = float(chance.min(initial=least))
-    keep = jitter(names, seed, f"thin {where}") <= least / chance
+    keep, least = evenly(names, chance, where=where, seed=seed, least=least)
     kept = [name for name, stays in zip(names, keep, strict=True) if stays]
     return Sample(
         losses=values[keep],
@@ -106,6 +105,24 @@ def take(
         least=least,
         weeks=None if periods is None else periods[keep],
     )
+
+
+def evenly(
+    ids: Ids, probabilities: Floats, *, where: str, seed: int, least: float = 1.0
+) -> tuple[NDArray[np.bool_], float]:
+    """Which rows stay when all are to have been chosen alike, and with which probability each was kept.
+
+    Parameters
+    ----------
+    ids: (n,).
+    probabilities: (n,) above 0 and up to 1.
+    where, seed, least: as in `take`.
+
+    >>> evenly(["a", "b"], np.array([0.5, 0.5]), where="reference", seed=0)
+    (array([ True,  True]), 0.5)
+    """
+    least = float(probabilities.min(initial=least))
+    return jitter(ids, seed, f"thin {where}") <= least / probabilities, least
 
 
 def _checked_ids(ids: Ids | None, rows: int, where: str) -> list[str]:

@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from monitoring.course import Course
 from monitoring.life import Life
-from monitoring.sample import Ids, take
+from monitoring.ranks import Floats
+from monitoring.sample import Ids, evenly, take
 from monitoring.scan_reference import Reference, weekly_counts
 from monitoring.scan_result import ScanResult
 from monitoring.weeks import WeekVariance
@@ -245,6 +246,21 @@ class ConcentrationScan:
         self._newest = course.last
         self._closed = self._closed or result.alarm
         return replace(result, budget_spent=sum(each.life.spent for each in self._courses))
+
+    def even_rows(
+        self, ids: Ids, probabilities: Floats, *, window: str | int | None = None, age: float | None = None
+    ) -> NDArray[np.bool_]:
+        """The rows that stay where some were more likely than others to be labelled; `update` and `fit` keep the same.
+
+        Parameters
+        ----------
+        ids, probabilities: (n,), all known.
+        window: its name; None for the reference.
+        age: of the labels, needed only where there are several.
+        """
+        least = 1.0 if window is None else self._at(age, "").reference.least
+        where = "reference" if window is None else f"window {window}"
+        return evenly(ids, probabilities, where=where, seed=self.seed, least=least)[0]
 
     def _fitted(self) -> list[Course]:
         if not self._courses:

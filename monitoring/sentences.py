@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monitoring.attribution import Finding
+from monitoring.ranges import range_in_words
 from monitoring.verdict import Verdict
 from monitoring.words import words
 
@@ -60,6 +61,7 @@ def _values(finding: Finding, language: str) -> Mapping[str, str]:
     return {
         "column": names.get(f"words.columns.{finding.column}", finding.column),
         "value": finding.value,
+        "range": range_in_words(finding.column, finding.value, names) if finding.is_range else "",
         "share": percent(finding.share),
         "low": percent(finding.low),
         "high": percent(finding.high),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,7 @@ def test_a_dead_process_between_reference_and_window_judges_no_row_against_itsel
     from flows.dataset import labelled_rows
     from flows.lives import current_life, extend_reference
     from flows.monitor import scan_options, with_losses
+    from flows.units import with_units
 
     line = new_line(**{**SMALL, "monitoring": {"min_reference_rows": 800, "html_reports": 0}})
     line.both(-2, -1, 0)
@@ -339,6 +341,7 @@ def test_a_dead_process_between_reference_and_window_judges_no_row_against_itsel
     extend_reference(
         context.store, life, week[["_id", "loss"]], window=line.line.week_key(1), min_reference_rows=800,
         scan_options=scan_options(context.settings, len(week)), now=after(line.line, 1),
+        units=partial(with_units, context.store, context.settings),
     )  # fmt: skip
     [outcome] = line.cycle(1).outcomes
     assert (outcome.state, outcome.alarm, outcome.statistic) == ("reference", False, None)

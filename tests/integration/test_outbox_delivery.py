@@ -221,6 +221,28 @@ def test_down_then_500_then_slow_then_back_each_incident_arrives_once(tmp_path: 
         receiver.stop()
 
 
+def test_a_receiver_that_hangs_delays_the_end_of_a_process_by_a_set_time(receiver: Receiver, tmp_path: Path) -> None:
+    """Nobody can know whether a message that was never answered was taken: it is sent again, with the same id."""
+    outbox = Outbox(tmp_path)
+    outbox.put(OPENED, [receiver.url])
+    receiver.delay = 300.0
+    hanging = subprocess.Popen(
+        [sys.executable, "-c", DELIVER.replace("argv[1]))", "argv[1]), patience=1.0)"), str(tmp_path), receiver.url],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert hanging.stdout is not None and hanging.stdout.readline() == "1\n"
+    began = time.monotonic()
+    assert hanging.wait(timeout=60) == 0
+    assert time.monotonic() - began < 20, "a second, and what ending takes on a busy machine"
+    receiver.delay = 0.0
+    assert outbox.put(HELD, [receiver.url])
+    assert Outbox(tmp_path).deliver([receiver.url]).waiting == 0
+    assert Outbox(tmp_path).deliver([receiver.url]).delivered == 0
+    assert receiver.titles == [OPENED.subject, OPENED.subject, HELD.subject]
+    first, again, _ = receiver.bodies
+    assert first["id"] == again["id"]
+
+
 def test_the_key_stands_apart_from_the_text_for_receivers(receiver: Receiver, tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     outbox.put(OPENED, [receiver.url])

@@ -12,7 +12,13 @@ import pytest
 
 from monitoring.alerts import EVENTS, House, Message, render
 from monitoring.incidents import TRIES, Incident
-from monitoring.notices import render_life_ended, render_refused_file, render_test, render_trouble
+from monitoring.notices import (
+    render_life_ended,
+    render_refused_file,
+    render_test,
+    render_trouble,
+    render_unwatched,
+)
 from monitoring.words import LANGUAGES, jargon_in
 
 PAGE = "http://127.0.0.1:8080/line-a/index.html"
@@ -40,6 +46,12 @@ INSPECT = Incident(
 )
 SPREAD = replace(INSPECT, verdict="retrain", column=None, value=None, share=None, low=None, high=None, row_share=None)
 GREW = replace(INSPECT, verdict="retrain")
+SPAN = {
+    "column": "temperature", "value": "≥ 310", "share": 0.64, "low": 0.5, "high": 0.75, "row_share": 0.12,
+    "before": 0.1, "grew": False,
+}  # fmt: skip
+HOT = replace(SPREAD, span=SPAN)
+HOTTER = replace(SPREAD, span=SPAN | {"row_share": 0.4, "grew": True})
 HELD = INSPECT.with_challenger("7", held=True)
 REPAIRED = HELD.answered(
     "repaired",
@@ -57,6 +69,10 @@ SENT = {
     "opened, one machine": (INSPECT, "opened"),
     "opened, spread out": (SPREAD, "opened"),
     "opened, a machine that grew": (GREW, "opened"),
+    "opened, a range": (HOT, "opened"),
+    "opened, a range that grew": (HOTTER, "opened"),
+    "promoted, a range": (HOT.with_challenger("8", held=False).closed(CLOSED_AT, reason="promoted"), "promoted"),
+    "refused, a range that grew": (HOTTER.tried("2026-W15"), "refused"),
     "updated, worse": (replace(HELD, updates=1, update="worse", harder_now=2.7), "updated"),
     "updated, another machine": (replace(MOVED, updates=2), "updated"),
     "updated, bad again": (replace(HELD, updates=3, update="returned", harder_now=1.6), "updated"),
@@ -97,6 +113,7 @@ def notices(language: str) -> dict[str, Message]:
         "file": render_refused_file(file="w14.csv", reason="w14.csv is empty.", key="line-a:file:ab", **common),
         "life": render_life_ended(**life, **common),
         "life, nobody acted": render_life_ended(**life, escalated=True, **common),
+        "selection unknown": render_unwatched(life="life-0001", window="2026-W14", **common),
         "run failed": render_trouble(**trouble, state="failed-score", **common),
         "run works": render_trouble(**trouble, state="works", works=True, **common),
         "test": render_test(key="test:1", at=CLOSED_AT, **common),
@@ -150,7 +167,19 @@ OPTIONAL = {
 @pytest.mark.parametrize("event", EVENTS)
 def test_whatever_is_known_of_an_incident_it_can_be_told(event: str, language: str) -> None:
     """Every event with every combination of what is not known: no blank, no jargon, no missing section."""
-    stages = [INSPECT, GREW, SPREAD, HELD, REPAIRED, NEW_NORMAL, STUCK, MOVED, REPAIRED.closed(CLOSED_AT, reason="x")]
+    stages = [
+        INSPECT,
+        GREW,
+        SPREAD,
+        HOT,
+        HOTTER,
+        HELD,
+        REPAIRED,
+        NEW_NORMAL,
+        STUCK,
+        MOVED,
+        REPAIRED.closed(CLOSED_AT, reason="x"),
+    ]
     seen: set[str] = set()
     for stage in stages:
         for chosen in product((False, True), repeat=len(OPTIONAL)):
@@ -190,6 +219,10 @@ def test_every_message_has_every_section_in_the_same_order(language: str) -> Non
 def test_an_incidents_message_says_since_when_and_where(incident: Incident, event: str, language: str) -> None:
     body = render(incident, event, language).body
     assert "2026-03-30" in body.split("\n\n")[0]
+    if incident.span is not None:
+        words = {"en": "parts with temperature of 310 or more", "ja": "temperature が 310 以上の品"}
+        assert words[language] in body
+        return
     assert ("M07" if incident.value else {"en": "the line", "ja": "ライン全体"}[language]) in body
 
 
@@ -214,6 +247,21 @@ def test_each_language_speaks_its_own(incident: Incident, event: str) -> None:
     for text in (japanese.subject, japanese.body.removesuffix(PAGE)):
         assert JAPANESE.search(text)
     assert (english.key, english.state, english.severity) == (japanese.key, japanese.state, japanese.severity)
+
+
+@pytest.mark.parametrize(
+    ("value", "english", "japanese"),
+    [("≥ 310", "temperature of 310 or more", "temperature が 310 以上の品"),
+     ("< 298.5", "temperature below 298.5", "temperature が 298.5 未満の品"),
+     ("298 – 310", "temperature between 298 and 310", "temperature が 298 以上 310 未満の品"),
+     ("(missing)", "no temperature", "temperature の値なしの品")],
+)  # fmt: skip
+def test_a_range_is_told_in_words(value: str, english: str, japanese: str) -> None:
+    hot = replace(HOT, span=SPAN | {"value": value})
+    told = {language: render(hot, "opened", language).body for language in LANGUAGES}
+    assert f"64 % of the additional hard cases come from parts with {english} (between 50 % and 75 %)" in told["en"]
+    assert f"増えた難しい品の 64 % が、{japanese}から出ています(50 %~75 %)" in told["ja"]
+    assert Incident.from_dict(hot.to_dict()) == hot
 
 
 @languages
