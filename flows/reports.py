@@ -78,8 +78,8 @@ def rebuild_report(context: Context, window: str, *, to: Path | None = None) -> 
     with tempfile.TemporaryDirectory() as folder:
         html = Path(folder) / "report.html"
         report = report_of(
-            context, reference_at(context, life, look.age), judged, window=window, age=look.age, state=state, earlier=earlier,
-            json=html.with_suffix(".json"), html=html, threshold=look.threshold,
+            context, reference_at(context, life, look.age), judged, window=window, age=look.age, state=state,
+            earlier=earlier, json=html.with_suffix(".json"), html=html, threshold=look.threshold,
         )[0]  # fmt: skip
         verdict = report.verdict.kind if report.verdict is not None else None
         same = (
@@ -103,14 +103,15 @@ def _before(
     own = next(_place(state) for state, report in zip(states, frame["report"], strict=True) if report == look.report)
     order = sorted(range(len(states)), key=lambda number: _place(states[number]))
     before = [number for number in order if _place(states[number]) < own]
+    rows = frame.iloc[before]
     readings = [
-        (str(frame["window"].iloc[number]), *(_number(frame[name].iloc[number]) for name in ("statistic", "threshold")))
-        for number in before
+        (str(name), _number(statistic), _number(threshold))
+        for name, statistic, threshold in zip(rows["window"], rows["statistic"], rows["threshold"], strict=True)
     ]
     first = life.scan
     if first is None:
         raise ValueError(f"{life.name} has no scan")
-    return (states[before[-1]] if before else first), [(window, one, two) for window, one, two in readings]
+    return (states[before[-1]] if before else first), readings
 
 
 def _place(state: dict[str, Any]) -> tuple[int, bool]:

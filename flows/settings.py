@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -19,10 +18,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from flows.errors import BadConfig
 from flows.sections import Retention, Section, Services, Storage, Tracking
+from flows.sections_watch import Alerts, Monitoring, Positive
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Age = Annotated[float, Field(ge=0.0, le=3660.0)]
 
 LOT_DAY = "_day"
 """Stands for the day of inspection among the columns that name a lot."""
@@ -179,39 +177,6 @@ class Training(Section):
         return self
 
 
-class Monitoring(Section):
-    """When the loss concentration counts as shifted, and where a cause is sought."""
-
-    alarm_budget: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    windows: Annotated[int, Field(ge=1)] = 52
-    label_age_days: Age | Annotated[list[Age], Field(min_length=1, max_length=6)] = Field(
-        default=3.0, description="several: each window is looked at once at each age"
-    )
-    label_selection: Literal["all", "probability", "unknown"] = Field(
-        default="all", description="how the parts that get a label are chosen"
-    )
-    min_reference_rows: Annotated[int, Field(ge=200)] = 500
-    min_window_rows: Annotated[int, Field(ge=10)] = 50
-    relevant_effect: Annotated[float, Field(ge=1.0)] = 1.15
-    inspect_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    report_rows: Annotated[int, Field(ge=100, le=20_000)] = 1_000
-    html_reports: Annotated[int, Field(ge=0)] = 8
-    seed: int = 0
-
-    @field_validator("label_age_days")
-    @classmethod
-    def _each_age_once(cls, value: float | list[float]) -> float | list[float]:
-        if isinstance(value, list) and len(set(value)) != len(value):
-            raise ValueError("an age is listed twice; write each once, such as [7, 21, 42]")
-        return value
-
-    @property
-    def label_ages(self) -> tuple[float, ...]:
-        """Days after a window's end at which it is looked at, the youngest first."""
-        ages = self.label_age_days
-        return tuple(sorted(ages)) if isinstance(ages, list) else (ages,)
-
-
 class Promotion(Section):
     """Margins within which the challenger must not be worse than the champion."""
 
@@ -225,35 +190,6 @@ class Promotion(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     resamples: Annotated[int, Field(ge=200)] = 2_000
     protected: list[str] = Field(default_factory=list, description="slice columns; empty: all of data.slices")
-
-
-class Alerts(Section):
-    """Who is told, in which language, and who is told when nobody acts."""
-
-    language: Literal["en", "ja"] = "en"
-    channels: list[str] = Field(default_factory=list, description="Apprise URLs; the log and a file always")
-    page_url: str | None = None
-    timeout_seconds: Positive = 10.0
-    patience_seconds: Annotated[float, Field(ge=0.0, le=600.0)] = 30.0
-    responsible: str | None = Field(default=None, description="who is to answer, in the plant's words")
-    escalate_after_hours: Positive = 24.0
-    escalate_to: list[str] = Field(default_factory=list, description="Apprise URLs told then, besides the channels")
-    superior: str | None = Field(default=None, description="whom escalate_to reaches, in the plant's words")
-    recovery_windows: Annotated[int, Field(ge=1)] = 2
-    failures_in_a_row: Annotated[int, Field(ge=1)] = 2
-
-    @field_validator("channels", "escalate_to")
-    @classmethod
-    def _parses(cls, value: list[str]) -> list[str]:
-        from monitoring.channels import understood
-
-        for number, url in enumerate(value, start=1):
-            if not understood(url):
-                # Only what is a scheme is shown: without one, the text before a colon may be a name or a key.
-                scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}(?=://)", url)
-                shown = f"{scheme.group(0)}:…" if scheme else "no scheme"
-                raise ValueError(f"channel {number} ({shown}) is not an address that Apprise understands")
-        return value
 
 
 class Schedule(Section):

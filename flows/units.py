@@ -23,8 +23,7 @@ import pandas as pd
 from flows.dataset import window_bounds, window_of
 from flows.errors import BadConfig
 from flows.folds import row_time
-from flows.settings import Settings
-from flows.settings_watch import LOT_DAY
+from flows.settings import LOT_DAY, Settings
 from flows.store import Store
 
 DAY = 86_400.0

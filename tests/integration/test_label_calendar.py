@@ -19,8 +19,10 @@ from flows.following import follow_incidents
 from flows.ingest import ingest_file
 from flows.lives import begin_life, current_life
 from flows.monitor import WindowOutcome, close_windows, outcomes, scan_options
+from flows.reports import rebuild_report
 from flows.settings import Settings
 from flows.units import with_units
+from softad.simulation import InspectionLine
 
 SMALL = {"min_reference_rows": 200, "min_window_rows": 30, "html_reports": 0, "relevant_effect": 1.15}
 
@@ -48,7 +50,7 @@ class Watch:
         path.parent.mkdir(parents=True, exist_ok=True)
         labels.to_csv(path, index=False)
         report = ingest_file(path, self.plant.settings, self.plant.store, self.plant.workspace, now=now)
-        assert report.accepted == len(labels), report.sentences
+        assert report.accepted + report.duplicates == len(labels), report.sentences
 
     def judge(self, now: datetime) -> list[WindowOutcome]:
         return close_windows(self.context, now=now)
@@ -79,7 +81,7 @@ def test_each_window_is_looked_at_once_at_each_label_age(trained: Any, line_conf
     young, old = watch.scan()["courses"]
     assert (young["age"], old["age"]) == (2.0, 10.0)
     assert young["reference"]["rows"] < 0.75 * old["reference"]["rows"], "labels of at most two days"
-    later = watch.judge(watch.end(5) + timedelta(days=11))
+    later = watch.judge(watch.end(5) + timedelta(days=15))  # rows came 4 days after the week
     table = watch.plant.store.read(
         "windows", where="state NOT IN ('reference', 'too_few_labels')", order='"window", "age"'
     )
@@ -90,7 +92,7 @@ def test_each_window_is_looked_at_once_at_each_label_age(trained: Any, line_conf
     assert len(table) == len({(window, age) for window, age, _ in looks}), "once at each age"
     reports = {path.name for path in watch.plant.workspace.reports.glob("*.json")}
     assert {f"life-0001-{last}-2d.json", f"life-0001-{last}-10d.json"} <= reports
-    assert {one.window for one in later} and watch.judge(watch.end(5) + timedelta(days=12)) == []
+    assert {one.window for one in later} and watch.judge(watch.end(5) + timedelta(days=16)) == []
     assert [one.window for one in outcomes(watch.context)].count(last) == 1, "the page shows a window once"
 
 
@@ -113,7 +115,7 @@ def test_labels_that_are_chosen_on_purpose(
     """The promise holds with known probabilities; without them many suspicious parts look like a change."""
     watch = Watch(trained, line_config, monitoring={"label_selection": selection})
     plant = watch.plant
-    plant.line.rows_per_week = 600
+    plant.line = InspectionLine(rows_per_week=600)
     for week in (1, 2):
         plant.add(week, labels=False)
         labels = plant.line.week(week).labels.assign(inclusion_probability=1.0)
@@ -176,3 +178,29 @@ def test_a_machine_is_no_lot(trained: Any, line_config: Callable[..., Settings])
     weeks = pd.Series([f"W{number % 3}" for number in range(len(ids))])
     with pytest.raises(BadConfig, match=r"data\.lot: machine names no lots"):
         with_units(watch.plant.store, watch.plant.settings, pd.DataFrame({"_id": ids, "loss": 1.0, "window": weeks}))
+
+
+def test_a_pruned_report_is_built_again_with_the_verdict_that_was_given(
+    trained: Any, line_config: Callable[..., Settings], tmp_path: Path
+) -> None:
+    watch = Watch(trained, line_config, monitoring={"html_reports": 1})
+    watch.plant.add(1, 2, 3, 4)
+    watch.judge(watch.plant.after(4))
+    first, second = (one for one in outcomes(watch.context) if one.report is not None)
+    reports = watch.plant.workspace.reports
+    assert [path.stem for path in reports.glob("*.html")] == [f"life-0001-{second.window}"], "the older one was pruned"
+    before = (reports / str(first.report)).read_bytes()
+    page = rebuild_report(watch.context, first.window, to=tmp_path / "again.html")
+    text = page.read_text(encoding="utf-8")
+    sentence = json.loads(before)["verdict"]["sentence"]
+    assert sentence in text and len(text) > 1_000_000
+    assert (reports / str(first.report)).read_bytes() == before and len(list(reports.glob("*.html"))) == 1
+    assert rebuild_report(watch.context, second.window).name == f"life-0001-{second.window}.html"
+    # A label that was corrected after the look changes nothing: the look did not know it.
+    labels = watch.plant.line.week(3).labels.iloc[:40].assign(label="defect")
+    watch.file("late.csv", labels, now=watch.plant.after(6))
+    assert rebuild_report(watch.context, first.window, to=tmp_path / "once_more.html").exists()
+    with pytest.raises(BadConfig, match="there is no window '2031-W01'; there are 2026-W"):
+        rebuild_report(watch.context, "2031-W01")
+    with pytest.raises(BadConfig, match="has no report: it went to the reference"):
+        rebuild_report(watch.context, outcomes(watch.context)[0].window)
