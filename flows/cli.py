@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_audit import audit_app, explain
-from flows.cli_operations import doctor, maintain
+from flows.cli_operations import backup, doctor, maintain, restore, upgrade
 from flows.cli_people import alerts_app, config_app, quarantine_app
 from flows.cli_pilot import pilot
 from flows.cli_report import report
@@ -40,6 +40,9 @@ app.command("explain")(explain)
 app.command("doctor")(doctor)
 app.command("maintain")(maintain)
 app.command("report")(report)
+app.command("backup")(backup)
+app.command("restore")(restore)
+app.command("upgrade")(upgrade)
 
 
 class Change(StrEnum):

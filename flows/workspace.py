@@ -23,15 +23,22 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.errors import BadConfig, Refused
+from flows.relocation import relocate
 from flows.settings import Settings
 
-FORMAT = 1
-"""Version of the workspace's layout; raised when an older program could not read it."""
+FORMAT = 2
+"""Version of the workspace's layout; raised when an older program must not work in it.
+
+2: whoever writes holds `run/workspace.lock`, so that a backup can wait for it and keep it waiting.
+"""
+
+WHOLE = "workspace.lock"
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Workspace:
         try:
             if marker.exists():
                 check_format(root)
+                relocate(root)
             else:
                 root.mkdir(parents=True, exist_ok=True)
                 write_atomically(marker, json.dumps({"format": FORMAT}) + "\n")
@@ -137,7 +145,8 @@ class Workspace:
         """
         self.runtime.mkdir(parents=True, exist_ok=True)
         path = self.runtime / f"{self.model}.{name}.lock"
-        with path.open("w") as handle:
+        with (self.runtime / WHOLE).open("a") as whole, path.open("w") as handle:
+            fcntl.flock(whole, fcntl.LOCK_SH)  # a backup takes a minute, and lets nothing begin meanwhile
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
@@ -145,24 +154,72 @@ class Workspace:
             yield
 
 
-def check_format(root: Path) -> int:
-    """The format of a workspace that this program can work with.
+def format_of(root: Path) -> int:
+    """The format that a workspace's marker says.
 
     Raises
     ------
-    BadConfig: it was made by a newer version, or its marker cannot be read.
+    BadConfig: the marker cannot be read.
     """
     marker = root / "workspace.json"
     try:
         found = json.loads(marker.read_text())["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadConfig(f"{marker}: the workspace's version cannot be read; restore it from a backup") from error
-    if not isinstance(found, int) or found > FORMAT:
+    if not isinstance(found, int):
+        raise BadConfig(f"{root}: this workspace has format {found!r}, made by a newer version; install that version")
+    return found
+
+
+def check_format(root: Path) -> int:
+    """The format of a workspace that this program can work with.
+
+    Raises
+    ------
+    BadConfig: it was made by another version, or its marker cannot be read.
+    """
+    found = format_of(root)
+    if found > FORMAT:
         raise BadConfig(
             f"{root}: this workspace has format {found}, made by a newer version; this program reads up to "
             f"format {FORMAT}; install the newer version, or name another folder with --workspace"
         )
+    if found < FORMAT:
+        raise BadConfig(
+            f"{root}: this workspace has format {found}, made by an earlier version; `softad upgrade` brings it to "
+            f"format {FORMAT}, after a backup"
+        )
     return found
+
+
+@contextlib.contextmanager
+def exclusively(root: Path, what: str, *, wait: float) -> Iterator[None]:
+    """Hold the whole workspace: nothing that takes a lock runs in it, and none begins.
+
+    Parameters
+    ----------
+    what: is being done, for the sentence.
+    wait: seconds to wait for what runs.
+
+    Raises
+    ------
+    Refused: something still ran then.
+    """
+    (root / "run").mkdir(exist_ok=True)
+    deadline = time.monotonic() + wait
+    with (root / "run" / WHOLE).open("a") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise Refused(
+                        f"{root}: a cycle, a training or an ingest still runs after {wait:.0f} s, and {what} needs the "
+                        "workspace at rest; try again later, or with a longer --wait"
+                    ) from error
+            time.sleep(0.2)
+        yield
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
