@@ -54,6 +54,13 @@ class Change(StrEnum):
     mean = "mean"
 
 
+class Profile(StrEnum):
+    """How the services are run."""
+
+    embedded = "embedded"
+    production = "production"
+
+
 class Answer(StrEnum):
     """What a person answers to an incident at one machine."""
 
@@ -70,6 +77,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another line.")] = 1,
     answer: Annotated[Answer, typer.Option(help="What the shift answers a week after an alarm.")] = Answer.new_normal,
     rows: Annotated[int, typer.Option(min=100, help="Rows a week.")] = 2000,
+    config: Annotated[Path | None, typer.Option("--config", help="Run it on the `softad up` of this config.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -78,8 +86,8 @@ def demo(
     from flows.demo import run_demo
 
     return run_demo(
-        workspace, weeks=weeks, change=change.value, change_week=change_week, seed=seed, answer=answer.value,
-        rows_per_week=rows, quiet=as_json,
+        workspace, running_config=config, weeks=weeks, change=change.value, change_week=change_week, seed=seed,
+        answer=answer.value, rows_per_week=rows, quiet=as_json,
     )  # fmt: skip
 
 
@@ -218,6 +226,7 @@ def rollback(
 @command
 def up(
     config: Annotated[list[Path] | None, typer.Option("--config", help="Config of a model; may be repeated.")] = None,
+    profile: Annotated[Profile | None, typer.Option(help="By default what the config says.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -225,7 +234,7 @@ def up(
     """The whole system on this machine: servers, worker, schedules, triggers, page; Ctrl-C ends it."""
     from flows.commands import bring_up
 
-    return bring_up(config or [], workspace, as_json=as_json, say=note)
+    return bring_up(config or [], workspace, profile=profile, as_json=as_json, say=note)
 
 
 @app.command()

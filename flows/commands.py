@@ -155,10 +155,15 @@ def roll_back(config: Path | None, workspace: Path, *, reason: str) -> Reply:
     )
 
 
-def bring_up(configs: list[Path], workspace: Path, *, as_json: bool, say: Callable[[str], None]) -> Reply | None:
+def bring_up(
+    configs: list[Path], workspace: Path, *, profile: str | None, as_json: bool, say: Callable[[str], None]
+) -> Reply | None:
     """`softad up`: until Ctrl-C."""
     from flows.up import run_up
 
+    if profile is not None:
+        # By the environment, so that every process below reads the config alike.
+        os.environ["SOFTAD_CONFIG__SERVICES__PROFILE"] = str(profile)
     paths = _configs(configs, workspace, say)
 
     def ready(addresses: Any) -> None:

@@ -52,7 +52,10 @@ def open_context(config: Path | None, workspace: Path) -> Context:
             raise BadConfig(
                 f"{config}: there is no config yet; write one with `softad init DATA`, or name one with --config FILE"
             )
+    from flows.credentials import apply
+
     settings = load_settings(config)
+    apply(settings, workspace.absolute())
     place = Workspace.open(workspace, settings=settings)
     # Opening the registry takes a second: a process that runs many cycles keeps it, unless the config was changed.
     key = (place.root, settings.source, settings.digest())

@@ -7,6 +7,7 @@ secrets' folder (`services.secrets` of the config, or the variable ``SOFTAD_SECR
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Mapping, MutableMapping
@@ -120,12 +121,17 @@ def apply(settings: Settings, root: Path, variables: MutableMapping[str, str] | 
     variables = os.environ if variables is None else variables
     if settings.services.profile != "production":
         return
-    try:
-        found = service_variables(Secrets.of(settings, root))
-    except PermissionError:
-        return  # somebody who is not the service: MLflow asks for a login of theirs
-    if "MLFLOW_TRACKING_USERNAME" in variables:
-        found = {name: value for name, value in found.items() if not name.startswith("MLFLOW_")}
+    from flows.up import running
+
+    found: dict[str, str] = {}
+    if where := running(root):
+        found = {"PREFECT_API_URL": where.prefect_api, "MLFLOW_TRACKING_URI": where.mlflow}
+    # Somebody who is not the service is asked for a login of their own.
+    with contextlib.suppress(PermissionError):
+        login = service_variables(Secrets.of(settings, root))
+        if "MLFLOW_TRACKING_USERNAME" in variables:
+            login = {name: value for name, value in login.items() if not name.startswith("MLFLOW_")}
+        found |= login
     for name, value in found.items():
         variables.setdefault(name, value)
 

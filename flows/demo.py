@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flows.console import Reply
 from flows.context import Context, open_context
-from flows.errors import BadConfig
+from flows.errors import BadConfig, Unavailable
 from flows.workspace import write_atomically
 
 if TYPE_CHECKING:
@@ -67,9 +69,28 @@ def fresh_workspace(workspace: Path) -> None:
     write_atomically(workspace / MARKER, json.dumps({"made": "by softad demo; the next demo replaces it"}) + "\n")
 
 
+def on_the_running_system(config: Path, workspace: Path) -> Path:
+    """Check that `softad up` runs this model here, and that it has taken nothing in yet; returns the config.
+
+    Raises
+    ------
+    BadConfig: the model has rows already.
+    Unavailable: the system does not run.
+    """
+    from flows.up import running
+
+    if running(workspace) is None:
+        raise Unavailable(f"no `softad up` of {workspace} runs; start it with this config, then run the demo again")
+    context = open_context(config, workspace)
+    if context.store.count("files"):
+        raise BadConfig(f"{workspace}: {context.settings.name} has rows already; the demo needs a workspace without")
+    return config
+
+
 def run_demo(
     workspace: Path,
     *,
+    running_config: Path | None = None,
     weeks: int,
     change: str,
     change_week: int,
@@ -82,6 +103,7 @@ def run_demo(
 
     Parameters
     ----------
+    running_config: a model that `softad up` runs in this workspace; None: a workspace of its own, without servers.
     change: none | concentrated | spread | mean, from `change_week` on.
     answer: what the shift says a week after an alarm at one machine: new-normal | repaired.
     """
@@ -90,8 +112,11 @@ def run_demo(
     from softad.simulation import InspectionLine
 
     begun = time.perf_counter()
-    fresh_workspace(workspace)
-    config = write_demo_config(workspace)
+    if running_config is None:
+        fresh_workspace(workspace)
+        config = write_demo_config(workspace)
+    else:
+        config = on_the_running_system(running_config.absolute(), workspace)
     context = open_context(config, workspace)
     prepare_environment(context.workspace.prefect)
     start_beside((*CYCLE_LIBRARIES, "great_expectations", "monitoring.report"))
@@ -103,7 +128,7 @@ def run_demo(
         bad_share=BAD_SHARE,
     )
     story = Story()
-    with showing(quiet) as say:
+    with showing(quiet) as say, _schedule_paused(context, running_config is not None):
         _week_by_week(context, config, line, story, weeks=weeks, answer=answer, say=say)
     measure_after(context, story)
     story.incidents = _incidents(context)
@@ -120,6 +145,27 @@ def run_demo(
         "seconds": round(time.perf_counter() - begun, 1),
     }
     return Reply(document, story_lines(document))
+
+
+@contextmanager
+def _schedule_paused(context: Context, running: bool) -> Iterator[None]:
+    """The system's own cycles would take in the weeks of the past as if they had come today."""
+    if not running:
+        yield
+        return
+    from flows.deployments import POOL, connected, deployments_of
+
+    name = context.settings.name
+    with connected(None) as client:
+        mine = [one for one in deployments_of(client, POOL) if one.name == name and not one.paused]
+        for deployment in mine:
+            client.pause_deployment(deployment.id)
+    try:
+        yield
+    finally:
+        with connected(None) as client:
+            for deployment in mine:
+                client.resume_deployment(deployment.id)
 
 
 def _week_by_week(

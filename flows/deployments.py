@@ -5,6 +5,7 @@ Laying it down twice changes nothing: deployments are known by their names, auto
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,17 +66,27 @@ def connected(api_url: str | None) -> Iterator[SyncPrefectClient]:
     """
     import httpx
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    address = api_url or PREFECT_API_URL.value()
+    address = api_url or os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
     if not address:
         raise Unavailable("no Prefect server is named; set PREFECT_API_URL to its address (it ends in /api)")
-    with temporary_settings(updates={PREFECT_API_URL: address}):
+    updates = {PREFECT_API_URL: address}
+    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
+        # Said once more: where Prefect was imported before, it no longer looks at the environment.
+        updates[PREFECT_API_AUTH_STRING] = login
+    with temporary_settings(updates=updates):
         try:
             with get_client(sync_client=True) as client:
                 yield client
         except httpx.TransportError as error:
             raise Unavailable(f"no Prefect server answers at {address}; see that it runs and try again") from error
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in {401, 403}:
+                raise
+            raise Unavailable(
+                f"the Prefect server at {address} refuses access; set PREFECT_API_AUTH_STRING to its NAME:PASSWORD"
+            ) from error
 
 
 def schedule_of(text: str, time_zone: str, *, where: str) -> CronSchedule | IntervalSchedule:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flows.deployments import POOL, FlowSource
 from flows.errors import BadConfig
+from flows.serve import PREFECT_SERVER
+from flows.serve import WORKER as WORKER_SETTINGS
 from flows.services import MARK, Service, answers, free_port, port_is_free
+from flows.settings import Settings
 
 ROLE = "SOFTAD_UP_ROLE"
 """Beside the mark: which service a process is, or was started by."""
@@ -36,6 +39,23 @@ class Ports:
     prefect: int | None = None
     mlflow: int | None = None
     page: int | None = None
+    postgres: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All that one system is made of; nothing is started yet.
+
+    Attributes
+    ----------
+    services: in the order in which they are started; the worker is the last.
+    login: variables with which this process gets into the servers.
+    """
+
+    ports: Ports
+    where: Addresses
+    services: list[Service]
+    login: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,7 @@ class Addresses:
     mlflow: MLflow's pages, and what `MLFLOW_TRACKING_URI` is to be set to.
     page: the models' pages.
     already: whether the system ran already when it was asked for.
+    logins: the folder of the passwords; None where nothing asks for one.
     """
 
     prefect: str
@@ -56,6 +77,7 @@ class Addresses:
     mlflow: str
     page: str
     already: bool = False
+    logins: str | None = None
 
     def document(self) -> dict[str, Any]:
         """As one JSON document."""
@@ -73,6 +95,7 @@ class Addresses:
             f"runs         {self.prefect}",
             f"models       {self.mlflow}",
             f"for commands elsewhere: PREFECT_API_URL={self.prefect_api} MLFLOW_TRACKING_URI={self.mlflow}",
+            *([f"logins       viewer, operator, approver; passwords: {self.logins}"] if self.logins else []),
         ]
 
 
@@ -105,7 +128,7 @@ def choose_ports(named: Ports, remembered: Mapping[str, Any]) -> Ports:
     return Ports(**chosen)
 
 
-def addresses(ports: Ports, tracking_uri: str | None = None) -> Addresses:
+def addresses(ports: Ports, tracking_uri: str | None = None, logins: str | None = None) -> Addresses:
     """The addresses of these ports; MLflow's is `tracking_uri` where the models use a server elsewhere.
 
     >>> addresses(Ports(prefect=1, mlflow=2, page=3)).prefect_api
@@ -117,6 +140,7 @@ def addresses(ports: Ports, tracking_uri: str | None = None) -> Addresses:
         prefect_api=f"{local}{ports.prefect}/api",
         mlflow=tracking_uri or f"{local}{ports.mlflow}",
         page=f"{local}{ports.page}/",
+        logins=logins,
     )
 
 
@@ -193,7 +217,9 @@ def local_services(root: Path, ports: Ports, where: Addresses, source: FlowSourc
     page_folder = root / "page"
     services.append(
         # From the program's own folder, so that `flows` is found where it is not installed.
-        service("page", ["flows.page_server", str(page_folder), str(ports.page)], where.page, {}, source_root())
+        service(
+            "page", ["flows.page_server", str(page_folder), str(ports.page)], f"{where.page}health", {}, source_root()
+        )
     )
     scratch = root / "run" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -203,17 +229,25 @@ def local_services(root: Path, ports: Ports, where: Addresses, source: FlowSourc
             ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER],
             None,
             {
-                "PREFECT_WORKER_QUERY_SECONDS": "1",
-                # A run taken before its time would hold its deployment's only place while it waits.
-                "PREFECT_WORKER_PREFETCH_SECONDS": "0",
-                "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+                **WORKER_SETTINGS,
                 # A worker that is killed leaves folders behind; here the next start removes them.
                 "TMPDIR": str(scratch),
-                **({} if source.installed else {"PYTHONPATH": _python_path(source.folder)}),
+                **({} if source.installed else {"PYTHONPATH": python_path(source)}),
             },
         )
     )
     return services
+
+
+def lay_out(
+    root: Path, settings: Sequence[Settings], ports: Ports, remembered: Mapping[str, Any], source: FlowSource
+) -> Layout:
+    """The embedded system: SQLite and folders, on loopback, without logins."""
+    elsewhere = {one.tracking.uri for one in settings}
+    own_mlflow = None in elsewhere or len(elsewhere) > 1
+    chosen = choose_ports(ports, remembered)
+    where = addresses(chosen, None if own_mlflow else elsewhere.pop())
+    return Layout(chosen, where, local_services(root, chosen, where, source, mlflow=own_mlflow))
 
 
 def source_root() -> Path:
@@ -225,24 +259,23 @@ def source_root() -> Path:
     return Path(__file__).absolute().parent.parent
 
 
-def _python_path(folder: Path) -> str:
-    """`folder` and the program's own, before what the user has set."""
-    paths = [str(folder), str(source_root()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+def python_path(source: FlowSource) -> str:
+    """The source's folder and the program's own, before what the user has set.
+
+    >>> python_path(FlowSource(Path("/flows"))).startswith("/flows:")
+    True
+    """
+    own = [] if source.installed else [str(source.folder), str(source_root())]
+    paths = [*own, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return os.pathsep.join(dict.fromkeys(path for path in paths if path))
 
 
 def _server_settings(root: Path, where: Addresses) -> dict[str, str]:
     return {
+        **PREFECT_SERVER,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{root / 'prefect' / 'server.db'}",
         # The server's pages ask the browser to call this address; its default is another port.
         "PREFECT_SERVER_UI_API_URL": where.prefect_api,
-        # On disk, or a restart of the server would end every retraining at the next renewal of its lease.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        # How long a queued retraining waits before it asks again.
-        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
-        # Few ticks ahead: each is a row, and one to leave out after an outage.
-        "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "10",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import sys
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,11 @@ class PageHandler(SimpleHTTPRequestHandler):
     """Files below one folder; at the root the list of models, or the only model's page."""
 
     def do_GET(self) -> None:
-        """One model: its page. Several: the list of them."""
+        """One model: its page. Several: the list of them. `/health` says that the server lives."""
+        if self.path == "/health":
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+            return
         if self.path == "/" and len(models := _models(Path(self.directory))) == 1:
             self.send_response(HTTPStatus.FOUND)
             self.send_header("Location", f"/{models[0]}/")
@@ -77,10 +82,10 @@ def _list_of_models(folder: Path) -> str:
     )
 
 
-def serve(folder: Path, port: int) -> None:
-    """Serve `folder` on 127.0.0.1 until the process is ended."""
+def serve(folder: Path, port: int, host: str = "127.0.0.1", handler: Callable[..., PageHandler] = PageHandler) -> None:
+    """Serve `folder` until the process is ended."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadingHTTPServer(("127.0.0.1", port), partial(PageHandler, directory=str(folder))) as server:
+    with ThreadingHTTPServer((host, port), partial(handler, directory=str(folder))) as server:
         server.serve_forever()
 
 

@@ -8,6 +8,7 @@ folder, so that none is missed at the end and none of anybody else's is touched.
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -122,6 +123,10 @@ class Service:
     command, environment, folder: how it is started.
     log: its output, appended to.
     health: whether it does its work; None where to be alive is all that can be seen.
+    user: as whom it runs; None: as this process.
+    after: names of services that must be ready before it is started.
+    prepare: what is done once it is healthy, before it counts as ready.
+    last: whether it is ended after all others, by the signal on which it closes its files at once.
     started, started_at: when it was last started, on the monotonic clock (in seconds) and by date.
     """
 
@@ -131,6 +136,10 @@ class Service:
     folder: Path
     log: Path
     health: Callable[[], bool] | None = None
+    user: str | None = None
+    after: Sequence[str] = ()
+    prepare: Callable[[], object] | None = None
+    last: bool = False
     started: float = 0.0
     started_at: datetime | None = None
     identity: Identity | None = None
@@ -149,6 +158,9 @@ class Service:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=self.user,
+                group=self.user and pwd.getpwnam(self.user).pw_gid,
+                extra_groups=[] if self.user else None,
             )
         self.started, self.started_at = time.monotonic(), datetime.now(UTC)
         # Our own child keeps its id until it is waited for, so this cannot miss.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -14,10 +15,11 @@ from typing import Any
 
 import psutil
 
+from flows import postgres, production
 from flows.dead_runs import Recovery, recover
 from flows.deployments import FlowSource, connected, deploy, worker_is_heard
 from flows.errors import Unavailable
-from flows.local_services import ROLE, WORKER, Ports, addresses, choose_ports, job_variables, local_services, runs_log
+from flows.local_services import ROLE, WORKER, Ports, job_variables, lay_out, runs_log
 from flows.services import MARK, Identity, Service, back_off, by_variable, end, put_aside
 from flows.settings import Settings
 from flows.workspace import write_atomically
@@ -29,7 +31,7 @@ HEALTH_FAILURES = 6
 """A server that is silent this many times in a row is ended and started again."""
 RUNS_EVERY = 15.0
 """Seconds between two looks for runs whose process has vanished."""
-READY_WITHIN = 120.0
+READY_WITHIN = 240.0
 SETTLED = 60.0
 """A service that ran this long counts as well again: its next failure is its first."""
 
@@ -71,16 +73,17 @@ class System:
         self._again_at: dict[str, float] = {}
         self._silent: dict[str, int] = {}
         self._next_health = self._next_runs = 0.0
+        self._ready: set[str] = set()
 
     def _lay_out(self) -> None:
         """Choose the ports and, with them, all that is started; nothing is started yet."""
         before = read_record(self._root)
         self._end_orphans(before)
-        elsewhere = {one.tracking.uri for one in self._settings}
-        own_mlflow = None in elsewhere or len(elsewhere) > 1
-        self._ports = choose_ports(self._named_ports, before.get("ports", {}))
-        self.where = addresses(self._ports, None if own_mlflow else elsewhere.pop())
-        self._services = local_services(self._root, self._ports, self.where, self._source, mlflow=own_mlflow)
+        remembered = before.get("ports", {})
+        profile = production.lay_out if self._settings[0].services.profile == "production" else lay_out
+        layout = profile(self._root, self._settings, self._named_ports, remembered, self._source)
+        self._ports, self.where, self._services = layout.ports, layout.where, layout.services
+        os.environ.update(layout.login)
         self._failures = {service.name: 0 for service in self._services}
         self._silent = dict(self._failures)
 
@@ -93,7 +96,9 @@ class System:
         unique = list({process.pid: process for process in left}.values())
         workers = set(by_variable(ROLE).get("worker", []))
         ended = end([process for process in unique if process in workers], patience=0.0)
-        ended += end([process for process in unique if process not in workers])
+        database = set(by_variable(ROLE).get("postgres", []))
+        ended += end([process for process in unique if process not in workers | database])
+        postgres.stop([process for process in unique if process in database])
         if ended:
             self._log.info("ended %d processes that an earlier start had left", ended)
         shutil.rmtree(self._root / "run" / "tmp", ignore_errors=True)
@@ -104,9 +109,10 @@ class System:
         self._lay_out()
         *servers, worker = self._services
         for service in servers:
+            if not self._are_ready(service.after):
+                return
             self._start(service, "starting")
-        prefect = servers[0]
-        if not self._wait(prefect):
+        if not self._are_ready(["prefect"]):
             return
         names = deploy(
             self._settings,
@@ -118,14 +124,32 @@ class System:
             pause_others=True,
         )
         self._report(recover(api_url=self.where.prefect_api, skip_missed=True))
+        if not self._are_ready(worker.after):
+            return
         self._start(worker, "starting")
-        if all(self._wait(service) for service in servers[1:]) and self._wait_for_worker(worker):
+        if self._are_ready([service.name for service in servers]) and self._wait_for_worker(worker):
             self._record("ready")
             self._log.info("ready after %.1f s: %s", time.monotonic() - began, ", ".join(names))
 
     def _start(self, service: Service, state: str) -> None:
         service.start()
         self._record(state)
+
+    def _named(self, name: str) -> Service:
+        return next(service for service in self._services if service.name == name)
+
+    def _are_ready(self, names: Sequence[str]) -> bool:
+        """Wait until all are healthy and prepared; False when asked to stop before."""
+        for name in names:
+            if name in self._ready:
+                continue
+            service = self._named(name)
+            if not self._wait(service):
+                return False
+            if service.prepare is not None:
+                service.prepare()
+            self._ready.add(name)
+        return True
 
     def _wait(self, service: Service) -> bool:
         """Wait until it is healthy; False when asked to stop before."""
@@ -211,7 +235,7 @@ class System:
         self._log.info("%s started again", service.name)
 
     def _put_runs_right(self) -> bool:
-        if not self._services[0].healthy():
+        if not self._named("prefect").healthy():
             return False
         try:
             self._report(recover(api_url=self.where.prefect_api))
@@ -237,7 +261,7 @@ class System:
     def _check_runs(self) -> None:
         put_aside(runs_log(self._root))
         *_, worker = self._services
-        if not worker.running() or not self._services[0].healthy():
+        if not worker.running() or not self._named("prefect").healthy():
             return
         try:
             self._report(recover(api_url=self.where.prefect_api, worker_lives=True))
@@ -256,6 +280,9 @@ class System:
         worker.kill(family=False)
         if not self._put_runs_right():
             self._log.info("the interrupted runs are put right at the next start")
-        end([process for service in servers for process in service.family()])
+        end([process for service in servers if not service.last for process in service.family()])
+        for service in servers:
+            if service.last:
+                postgres.stop(service.family()[:1])
         end(by_variable(MARK).get(str(self._root), []))
         self._record("stopped")

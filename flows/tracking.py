@@ -66,8 +66,11 @@ class Tracker:
     @property
     def uri(self) -> str:
         """The address of runs and registry."""
-        local = f"sqlite:///{self.workspace.mlflow / 'mlflow.db'}"
-        return self.settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or local
+        named = self.settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if not named and self.settings.services.profile == "production":
+            # Not a second registry beside the server's.
+            raise Unavailable("MLflow's server does not run; start `softad up`, or name a server in tracking.uri")
+        return named or f"sqlite:///{self.workspace.mlflow / 'mlflow.db'}"
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -304,7 +307,8 @@ class Tracker:
     def _create_experiment(self) -> str:
         tracking = self.settings.tracking
         place = None
-        if tracking.artifacts:
+        # Where production's server stands before the artifacts, it decides where they are.
+        if tracking.artifacts and self.settings.services.profile == "embedded":
             place = f"{tracking.artifacts.rstrip('/')}/{self.name}"
         elif self.uri.startswith("sqlite:///"):
             # MLflow's default would be a folder in the directory where the command was given.

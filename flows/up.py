@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from flows.credentials import Secrets, service_variables
 from flows.deployments import FlowSource, deploy
 from flows.errors import BadConfig, Unavailable
 from flows.local_services import Addresses, Ports, job_variables
@@ -106,6 +108,8 @@ def _lock_or_join(handle: IO[str], root: Path, settings: Sequence[Settings], sou
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return None
         where = running(root)
+        if settings[0].services.profile == "production":
+            os.environ.update(service_variables(Secrets.of(settings[0], root)))
         if where is not None and _all_healthy(root, where):
             variables = job_variables(root)
             deploy(settings, root, api_url=where.prefect_api, source=source, job_variables=variables, replace=True)
@@ -121,7 +125,11 @@ def _lock_or_join(handle: IO[str], root: Path, settings: Sequence[Settings], sou
 def _all_healthy(root: Path, where: Addresses) -> bool:
     processes = read_record(root).get("processes", {})
     alive = all(Identity(**process).alive() for process in processes.values())
-    asked = [f"{where.prefect_api}/health", where.page, *([f"{where.mlflow}/health"] if "mlflow" in processes else [])]
+    asked = [
+        f"{where.prefect_api}/health",
+        f"{where.page}health",
+        *([f"{where.mlflow}/health"] if "mlflow" in processes else []),
+    ]
     return bool(processes) and alive and all(answers(url) for url in asked)
 
 
