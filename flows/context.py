@@ -27,9 +27,9 @@ class Context:
     @cached_property
     def store(self) -> Store:
         """The model's tables."""
-        from flows.store import Store
+        from flows.object_store import open_tables
 
-        return Store(self.workspace.tables)
+        return open_tables(self.settings, self.workspace)
 
     @cached_property
     def tracker(self) -> Tracker:

@@ -20,7 +20,7 @@ def translated(what: str) -> Iterator[None]:
 
     Raises
     ------
-    Unavailable: the disk is full or the quota is used up.
+    Unavailable: the disk is full or the quota is used up; the object store does not answer, or refuses the keys.
     Damaged: a file of a table is torn, changed or gone. All other errors pass through.
     """
     try:
@@ -33,6 +33,11 @@ def translated(what: str) -> Iterator[None]:
                 f"{what}: the disk is full, so the work is not finished; free some space and run the same command "
                 f"again (nothing is taken in twice)"
             ) from error
+        refused = store_refuses(error)
+        if refused is not None:
+            raise Unavailable(
+                f"{what}: {refused}; then run the same command again (nothing is taken in twice)"
+            ) from error
         damage = damage_of(error)
         if damage is not None:
             raise Damaged(
@@ -40,6 +45,29 @@ def translated(what: str) -> Iterator[None]:
                 "then bring a backup back with `softad restore FILE`; `softad doctor` says whether all else is whole"
             ) from error
         raise
+
+
+def store_refuses(error: BaseException) -> str | None:
+    """What an object store says of keys or of itself, in our words; None where the error is another one.
+
+    >>> store_refuses(ValueError("no magic bytes")) is None
+    True
+    >>> store_refuses(OSError("Generic S3 error: Error performing GET: Connection refused"))
+    'the object store does not answer; see that it runs and that storage.endpoint is its address'
+    """
+    text = str(error)
+    if not re.search(r"Generic S3 error|permission|PermissionDenied|NoSuchBucket", text):
+        return None
+    if "NoSuchBucket" in text:
+        return "the object store has no such bucket; make it, or mend storage.tables"
+    if re.search(r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|MissingAuth|\b40[13]\b|credential", text):
+        return (
+            "the object store refuses the keys; see that the secrets aws_access_key_id and aws_secret_access_key are "
+            "those of a user who may read and write"
+        )
+    if "Generic S3 error" in text:
+        return "the object store does not answer; see that it runs and that storage.endpoint is its address"
+    return None
 
 
 def damage_of(error: BaseException) -> dict[str, str] | None:

@@ -22,10 +22,10 @@ WRONG_WAITS = 0.5
 def may_read(header: str | None, kept: Secrets) -> bool:
     """Whether an Authorization header names one of the people with their password.
 
-    >>> may_read("Basic dmlld2VyOnNlY3JldA==", Secrets(Path("/none"), {"SOFTAD_VIEWER_PASSWORD": "secret"}))
-    True
-    >>> may_read("Basic dmlld2VyOg==", Secrets(Path("/none"), {}))
-    False
+    >>> from pathlib import Path
+    >>> kept = Secrets(Path("/nonexistent"), {"SOFTAD_VIEWER_PASSWORD": "secret"})
+    >>> may_read("Basic dmlld2VyOnNlY3JldA==", kept), may_read("Basic dmlld2VyOg==", kept)
+    (True, False)
     """
     kind, _, encoded = (header or "").partition(" ")
     if kind.lower() != "basic":

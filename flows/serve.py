@@ -115,12 +115,29 @@ def page(options: argparse.Namespace, kept: Secrets) -> None:
     serve(Path(options.folder), options.port, options.host, partial(LoginHandler, kept=kept))
 
 
+def init(options: argparse.Namespace, kept: Secrets) -> None:  # noqa: ARG001 - as `page`
+    """The one-shot start of an installation in containers, in this very process."""
+    from flows.first_start import first_start
+
+    first_start(options.config, options.workspace.absolute(), lambda line: print(line, flush=True))
+
+
+def put_runs_right() -> None:
+    """What a worker that was killed has left: only where no other worker of the pool runs."""
+    from flows.dead_runs import recover
+
+    print(recover(skip_missed=True), flush=True)
+
+
 PROGRAMS: Mapping[str, Callable[[argparse.Namespace, Secrets], tuple[list[str], dict[str, str]]]] = {
     "prefect": prefect,
     "mlflow": mlflow,
     "worker": worker,
 }
-ROLES = {"prefect": "prefect", "mlflow": "mlflow"}
+HERE: Mapping[str, Callable[[argparse.Namespace, Secrets], None]] = {"page": page, "init": init}
+"""What is done in this very process."""
+ROLES = ("prefect", "mlflow")
+"""Services that wait for their database."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -143,7 +160,12 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--port", type=int, required=True)
         for option in more:
             one.add_argument(f"--{option}", required=True)
-    services.add_parser("worker").add_argument("--name", required=True)
+    one = services.add_parser("worker")
+    one.add_argument("--name", required=True)
+    one.add_argument("--alone", action="store_true", help="no other worker runs: runs that one has left are put right")
+    one = services.add_parser("init")
+    one.add_argument("--config", type=Path, action="append", required=True)
+    one.add_argument("--workspace", type=Path, required=True)
     return whole
 
 
@@ -152,12 +174,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     kept = Secrets(Path(os.environ.get(FOLDER, "secrets")))
     try:
-        if options.service == "page":
-            page(options, kept)
+        if options.service in HERE:
+            HERE[options.service](options, kept)
             return
         command, more = PROGRAMS[options.service](options, kept)
         if options.service in ROLES:
             _wait_for_database(options.database, more["PGPASSWORD"])
+        if getattr(options, "alone", False):
+            os.environ.update(more)
+            put_runs_right()
     except PipelineError as error:
         sys.exit(f"error: {error}")
     os.execve(sys.executable, [sys.executable, "-m", *command], {**os.environ, **more})  # noqa: S606

@@ -271,27 +271,26 @@ class Store:
         from deltalake.exceptions import TableNotFoundError
 
         uri = self._uri(table)
-        # Asking the file system is far cheaper than having Delta Lake look for a log.
+        which = (os.getpid(), 0, 0)
         if not self.remote:
+            # Asking the file system is far cheaper than having Delta Lake look for a log.
             try:
                 made = Path(uri, "_delta_log", f"{0:020}.json").stat()
             except FileNotFoundError:
                 return None
-            if version is None:
-                # Reading what was committed since is far cheaper than the whole log again; another process, or a
-                # table that was made anew under the same name, has to read it all.
-                which = (os.getpid(), made.st_ino, made.st_mtime_ns)
-                known = self._opened.get(table)
-                if known is not None and known[0] == which:
-                    known[1].update_incremental()
-                    return known[1]
-                opened = DeltaTable(uri)
-                self._opened[table] = (which, opened)
-                return opened
+            which = (os.getpid(), made.st_ino, made.st_mtime_ns)
+        if version is None and (known := self._opened.get(table)) is not None and known[0] == which:
+            # Reading what was committed since is far cheaper than the whole log again; another process, or a table
+            # that was made anew under the same name, has to read it all.
+            known[1].update_incremental()
+            return known[1]
         try:
-            return DeltaTable(uri, version=version, storage_options=self.storage_options)
+            opened = DeltaTable(uri, version=version, storage_options=self.storage_options)
         except TableNotFoundError:
             return None
+        if version is None:
+            self._opened[table] = (which, opened)
+        return opened
 
     def _create(self, table: str) -> DeltaTable:
         from deltalake import DeltaTable

@@ -73,8 +73,12 @@ class Production:
             )
         self.started.append(process)
         wait_for(lambda: "all services run" in output.read_text() or process.poll() is not None, seconds=400)
-        assert "all services run" in output.read_text(), output.read_text()
+        assert "all services run" in output.read_text(), output.read_text() + self.ends_of_logs()
         return time.monotonic() - begun
+
+    def ends_of_logs(self) -> str:
+        logs = sorted((self.root / "logs").glob("*.log"))
+        return "\n".join(f"== {path.name}\n{path.read_text()[-1500:]}" for path in logs)
 
     @property
     def where(self) -> Addresses:

@@ -135,7 +135,8 @@ def test_the_page_is_shown_only_to_who_has_a_login(page: int, kept: Secrets) -> 
     "header",
     [
         basic("operator:wrong"), basic("operator:"), basic("nobody:"), basic("admin:x"), basic(":"), "Basic",
-        "Basic %%%", "Bearer x", basic("mlflow_admin:x"), basic("../secrets/viewer:x"), "Basic " + b64encode(b"\xff\xfe").decode(),
+        "Basic %%%", "Bearer x", basic("mlflow_admin:x"), basic("../secrets/viewer:x"),
+        "Basic " + b64encode(b"\xff\xfe").decode(),
     ],
 )  # fmt: skip
 def test_a_wrong_login_is_none(page: int, header: str) -> None:
