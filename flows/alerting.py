@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from flows.context import Context
 from monitoring.alerts import House, Message, render
 from monitoring.incidents import Incident
-from monitoring.notices import render_life_ended, render_refused_file, render_test, render_trouble, render_unwatched
+from monitoring.notices import (
+    render_life_ended,
+    render_refused_file,
+    render_test,
+    render_trouble,
+    render_unwatched,
+    render_week,
+)
 from monitoring.outbox import Outbox
 
 
@@ -88,6 +97,15 @@ def alert_trouble(
         model=settings.name, step=step, since=since, reason=reason, language=settings.alerts.language, key=key,
         state=state, works=works, failures=settings.alerts.failures_in_a_row, house=house_of(context),
         page_url=page_url(context),
+    )  # fmt: skip
+    _put(context, message, now=now)
+
+
+def alert_week(context: Context, *, week: str, counts: Mapping[str, int], report: Path, now: datetime) -> None:
+    """Tell that the report of a week is ready, once a week."""
+    message = render_week(
+        model=context.settings.name, week=week, counts=counts, report=report.name,
+        language=context.settings.alerts.language, page_url=page_url(context),
     )  # fmt: skip
     _put(context, message, now=now)
 

@@ -47,6 +47,8 @@ class FlowSource:
     folder: Path = Path(__file__).absolute().parent.parent
     cycle: str = "flows/cycle.py:cycle_flow"
     retrain: str = "flows/retrain_flow.py:retrain_flow"
+    maintain: str | None = "flows/upkeep_flow.py:maintain_flow"
+    report: str | None = "flows/upkeep_flow.py:report_flow"
 
     @property
     def installed(self) -> bool:
@@ -152,7 +154,7 @@ def deploy(
 
     source = source or FlowSource()
     names = _check_names(settings_list)
-    plans = [(one.name, *_plans(one, workspace_root.absolute())) for one in settings_list]
+    plans = [(one.name, _plans(one, workspace_root.absolute())) for one in settings_list]
     made: list[str] = []
     with connected(api_url) as client:
         with suppress(ObjectAlreadyExists):  # then it stays as it was set up, perhaps by hand
@@ -167,18 +169,20 @@ def deploy(
             where = {"work_pool_name": pool, "job_variables": job_variables, "paused": (name, entrypoint) in paused}
             return _deploy_one(source, entrypoint, name=name, **where, **plan)
 
-        for name, cycle, retrain in plans:
-            lay_down(source.cycle, name, cycle)
-            retrain_id = lay_down(source.retrain, name, retrain)
-            automation = _automate(client, name, retrain_id)
-            made += [f"deployment cycle/{name}", f"deployment retrain/{name}", f"automation {automation}"]
+        for name, plan in plans:
+            laid: dict[str, UUID] = {}
+            for kind, options in plan.items():
+                if (entrypoint := getattr(source, kind)) is not None:
+                    laid[kind] = lay_down(entrypoint, name, options)
+            automation = _automate(client, name, laid["retrain"])
+            made += [*(f"deployment {kind}/{name}" for kind in laid), f"automation {automation}"]
         if pause_others:
             _pause_others(client, existing, names)
     return made
 
 
-def _plans(settings: Settings, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How a model's cycle and its retraining are laid down."""
+def _plans(settings: Settings, root: Path) -> dict[str, dict[str, Any]]:
+    """How a model's flows are laid down, by the names that they have in `FlowSource` and in `schedule`."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 
     where = {"config": str(_config_file(settings)), "workspace": str(root)}
@@ -198,7 +202,18 @@ def _plans(settings: Settings, root: Path) -> tuple[dict[str, Any], dict[str, An
         "parameters": {**where, "reason": "schedule"},
         "tags": [*tags, RETRAIN_TAG],
     }
-    return cycle, retrain
+    plans = {"cycle": cycle, "retrain": retrain}
+    for name in ("maintain", "report"):
+        line = getattr(settings.schedule, name)
+        plans[name] = {
+            "schedule": schedule_of(line, zone, where=f"schedule.{name}") if line else None,
+            "concurrency_limit": ConcurrencyLimitConfig(
+                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+            ),
+            "parameters": where,
+            "tags": tags,
+        }
+    return plans
 
 
 def _pause_others(client: SyncPrefectClient, existing: Sequence[DeploymentResponse], names: set[str]) -> None:

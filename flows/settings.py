@@ -197,6 +197,8 @@ class Schedule(Section):
 
     cycle: str = "*/15 * * * *"
     retrain: str | None = "0 3 1 * *"
+    maintain: str | None = "30 2 * * *"
+    report: str | None = "0 7 * * 1"
 
 
 class Settings(BaseSettings):

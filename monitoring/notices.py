@@ -125,6 +125,25 @@ def render_test(
     return _notice("test", language, values, key=key, state="test", severity="info", page_url=page_url)
 
 
+def render_week(
+    *, model: str, week: str, counts: Mapping[str, int], report: str, language: str, page_url: str | None = None
+) -> Message:
+    """The report of a week is ready.
+
+    Parameters
+    ----------
+    counts: of the last seven days: rows, quarantined, windows, alarms; and open, of now.
+    report: the file that it was kept in.
+
+    >>> counts = dict.fromkeys(["rows", "quarantined", "windows", "alarms", "open"], 0)
+    >>> render_week(model="a", week="2026-W14", counts=counts, report="2026-W14.html", language="en").subject
+    'a: the report of the week 2026-W14 is ready'
+    """
+    values = {"model": model, "week": week, "file": report} | {name: f"{n:,}" for name, n in counts.items()}
+    key = f"{model}:week:{week}"
+    return _notice("week", language, values, key=key, state="week", severity="info", page_url=page_url)
+
+
 def _day(moment: datetime, house: House) -> str:
     return f"{moment.astimezone(ZoneInfo(house.time_zone)):%Y-%m-%d}"
 

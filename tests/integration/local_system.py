@@ -39,7 +39,7 @@ try:
         ready=lambda where: print("ALREADY" if where.already else "READY", where.page, flush=True),
         say=lambda line: print(line, flush=True),
         ports=Ports(page=int(page) or None),
-        source=FlowSource(Path(here), "small_flows.py:cycle_flow", "small_flows.py:retrain_flow"),
+        source=FlowSource(Path(here), "small_flows.py:cycle_flow", "small_flows.py:retrain_flow", None, None),
     ))
 except PipelineError as error:
     print("ERROR", error, flush=True)

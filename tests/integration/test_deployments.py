@@ -28,7 +28,7 @@ from monitoring.incidents import Incident
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 HERE = Path(__file__).absolute().parent
-SMALL = FlowSource(HERE, "small_flows.py:cycle_flow", "small_flows.py:retrain_flow")
+SMALL = FlowSource(HERE, "small_flows.py:cycle_flow", "small_flows.py:retrain_flow", None, None)
 NOW = datetime(2026, 4, 6, 12, tzinfo=UTC)
 
 
