@@ -202,7 +202,7 @@ def _plans(settings: Settings, root: Path) -> dict[str, dict[str, Any]]:
         "parameters": {**where, "reason": "schedule"},
         "tags": [*tags, RETRAIN_TAG],
     }
-    plans = {"cycle": cycle, "retrain": retrain}
+    plans: dict[str, dict[str, Any]] = {"cycle": cycle, "retrain": retrain}
     for name in ("maintain", "report"):
         line = getattr(settings.schedule, name)
         plans[name] = {
