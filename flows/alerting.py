@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.context import Context
+from flows.ledger import Entry
 from monitoring.alerts import House, Message, render
 from monitoring.incidents import Incident
 from monitoring.notices import (
@@ -19,6 +20,7 @@ from monitoring.notices import (
     render_week,
 )
 from monitoring.outbox import Outbox
+from monitoring.promotion_news import render_promotion
 
 
 def house_of(context: Context) -> House:
@@ -106,6 +108,28 @@ def alert_week(context: Context, *, week: str, counts: Mapping[str, int], report
     message = render_week(
         model=context.settings.name, week=week, counts=counts, report=report.name,
         language=context.settings.alerts.language, page_url=page_url(context),
+    )  # fmt: skip
+    _put(context, message, now=now)
+
+
+def alert_promotion(context: Context, kind: str, entry: Entry, *, now: datetime, url: str | None = None) -> None:
+    """Tell of a new model, once per version and kind.
+
+    Parameters
+    ----------
+    kind: one of `monitoring.promotion_news.KINDS`.
+    entry: of the ledger: the gates' decision, or how a watch ended.
+    """
+    settings, details = context.settings, entry.details
+    since = details.get("since")
+    message = render_promotion(
+        kind, model=settings.name, version=entry.subject, other=details.get("against"),
+        since=datetime.fromisoformat(since) if isinstance(since, str) else entry.at, rows=int(details.get("rows") or 0),
+        figures=details["figures"] if "worse" in details else (),
+        margins={name: getattr(settings.promotion, f"{name}_margin") for name in ("mean", "tail", "stability",
+                                                                                  "recall")},
+        hours=settings.promotion.approve_hours, url=url, language=settings.alerts.language, house=house_of(context),
+        page_url=page_url(context),
     )  # fmt: skip
     _put(context, message, now=now)
 

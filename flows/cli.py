@@ -11,8 +11,9 @@ import typer
 
 from flows.cli_audit import audit_app, explain
 from flows.cli_operations import backup, doctor, maintain, restore, upgrade
-from flows.cli_people import alerts_app, config_app, quarantine_app
+from flows.cli_people import NameOption, alerts_app, config_app
 from flows.cli_pilot import pilot
+from flows.cli_quarantine import quarantine_app
 from flows.cli_report import report
 from flows.console import (
     DEFAULT_WORKSPACE,
@@ -195,22 +196,28 @@ def retrain(
 @app.command()
 @command
 def promote(
-    version: Annotated[str | None, typer.Argument(help="Version of the challenger; by default the newest.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(help="Version of the challenger; by default the one that waits, or the newest.")
+    ] = None,
+    refuse: Annotated[str | None, typer.Option(help="Version that is not to be promoted; with --reason.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why it is refused; it stands in the ledger.")] = None,
+    by: NameOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> Reply:
-    """Bring a challenger before the gates; it becomes the champion only where all hold."""
+    """Bring a challenger before the gates; it becomes the champion only where all hold. Or refuse it."""
     from flows.commands import promote_version
 
-    return promote_version(config, workspace, version=version)
+    return promote_version(config, workspace, version=version, refuse=refuse, reason=reason, by=by)
 
 
 @app.command()
 @command
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; it stands in the ledger.")] = "asked for on the command line",
+    by: NameOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_json: JsonOption = False,
@@ -219,7 +226,7 @@ def rollback(
     """Make the previous champion the champion again."""
     from flows.commands import roll_back
 
-    return roll_back(config, workspace, reason=reason)
+    return roll_back(config, workspace, reason=reason, by=by)
 
 
 @app.command()

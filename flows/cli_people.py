@@ -1,4 +1,4 @@
-"""Commands for people: incidents, quarantined rows, the config."""
+"""Commands for people: incidents, the config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from flows.console import DEFAULT_WORKSPACE, ConfigOption, DebugOption, JsonOpti
 alerts_app = typer.Typer(
     no_args_is_help=True, help="Incidents: list, show, acknowledge, close; renew the watch; test the channels."
 )
-quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were not accepted, with their reasons.")
 config_app = typer.Typer(no_args_is_help=True, help="Check or change the config.")
 
 NameOption = Annotated[str | None, typer.Option("--by", help="Who does it; it stands in the ledger.")]
@@ -113,21 +112,6 @@ def alerts_test(
     from flows.people import test_channels
 
     return test_channels(config, workspace)
-
-
-@quarantine_app.command("list")
-@command
-def quarantine_list(
-    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
-    config: ConfigOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> Reply:
-    """Quarantined rows with file, row, column, value and reason."""
-    from flows.people import list_quarantine
-
-    return list_quarantine(config, workspace, limit=limit)
 
 
 @config_app.command("check")

@@ -125,32 +125,53 @@ def retrain_now(config: Path | None, workspace: Path, *, at_run: str | None, qui
             found = repeat(context, at_run, now=now, progress=say)
             return Reply(found.document(), lines_of(found), 0 if found.equal else Refused.exit_status)
         action = train_and_consider(context, reason=f"by hand {now:%Y-%m-%dT%H:%M:%S}", actor=actor(), now=now, say=say)
-    status = 0 if action.promoted else 4
-    return Reply(action.document(), decision_lines(action), status)
+    return Reply(action.document(), decision_lines(action), 0 if action.promoted or action.waits else 4)
 
 
-def promote_version(config: Path | None, workspace: Path, *, version: str | None) -> Reply:
-    """`softad promote [VERSION]`."""
+def promote_version(
+    config: Path | None, workspace: Path, *, version: str | None, refuse: str | None, reason: str | None, by: str | None
+) -> Reply:
+    """`softad promote [VERSION]`, `softad promote --refuse VERSION --reason TEXT`."""
     from flows.respond import consider_version
 
-    context = open_context(config, workspace)
-    with context.workspace.lock("retrain", wait=False):
-        action = consider_version(context, version, actor=actor(), now=utc_now())
-    return Reply(action.document(), decision_lines(action), 0 if action.promoted else 4)
+    context, who = open_context(config, workspace), by or actor()
+    named = "declared" if by else "account"
+    if refuse is not None:
+        return _refuse(context, version, refuse, reason, actor=who, named=named)
+    action = consider_version(context, version, actor=who, now=utc_now(), by_person=True, named=named)
+    return Reply(action.document(), decision_lines(action), 0 if action.promoted or action.waits else 4)
 
 
-def roll_back(config: Path | None, workspace: Path, *, reason: str) -> Reply:
+def _refuse(
+    context: Context, version: str | None, refused: str, reason: str | None, *, actor: str, named: str
+) -> Reply:
+    from flows.promote import refuse
+
+    if version is not None:
+        raise BadConfig(f"say either what to promote ({version}) or what to refuse ({refused}), not both")
+    if not (reason or "").strip():
+        raise BadConfig(f"say why version {refused} is refused: --reason TEXT; it stands in the ledger")
+    said = " ".join(str(reason).split())
+    with context.workspace.lock("promotion", wait=False):
+        fresh = refuse(context.store, context.tracker, version=refused, actor=actor, reason=said, now=utc_now(),
+                       named=named)  # fmt: skip
+    line = f"version {refused} is refused and is not promoted" if fresh else f"version {refused} was refused before"
+    return Reply({"refused": refused, "reason": said, "by": actor, "new": fresh}, [line])
+
+
+def roll_back(config: Path | None, workspace: Path, *, reason: str, by: str | None) -> Reply:
     """`softad rollback`."""
     from flows.promote import rollback
     from flows.respond import ensure_life
 
-    context = open_context(config, workspace)
+    context, who = open_context(config, workspace), by or actor()
     now = utc_now()
-    with context.workspace.lock("retrain", wait=False):
-        back = rollback(context.store, context.tracker, context.settings, now=now, actor=actor(), reason=reason)
-        ensure_life(context, now=now, actor=actor())
+    with context.workspace.lock("promotion", wait=False):
+        back = rollback(context.store, context.tracker, context.settings, now=now, actor=who, reason=reason,
+                        named="declared" if by else "account")  # fmt: skip
+        ensure_life(context, now=now, actor=who)
     return Reply(
-        {"champion": back.version, "was": back.replaced, "reason": reason},
+        {"champion": back.version, "was": back.replaced, "reason": reason, "by": who},
         [f"version {back.version} is the champion again; version {back.replaced} was. In the ledger: {reason}"],
     )
 

@@ -52,6 +52,7 @@ STEPS: tuple[tuple[str, str], ...] = (
     ("train_first", "looking for a champion"),
     ("score", "scoring"),
     ("monitor", "judging windows"),
+    ("watch", "comparing new models with those before"),
     ("respond", "answering incidents"),
     ("deliver", "delivering alerts"),
     ("page", "writing the page"),
@@ -96,6 +97,13 @@ def monitor(context: Context, report: CycleReport, now: datetime) -> None:
     from flows.monitor import close_windows
 
     report.outcomes = close_windows(context, now=now)
+
+
+def watch(context: Context, report: CycleReport, now: datetime) -> None:
+    """Step `watch`: challengers and new champions beside the models before; promotions that wait for a person."""
+    from flows.promotion_watch import watch_promotions
+
+    report.notes.extend(watch_promotions(context, now=now))
 
 
 def respond(context: Context, report: CycleReport, now: datetime, *, trigger: str) -> None:
@@ -160,6 +168,7 @@ def run_steps(
         "train_first": lambda: train_first(context, report, now),
         "score": lambda: score(context, report, now),
         "monitor": lambda: monitor(context, report, now),
+        "watch": lambda: watch(context, report, now),
         "respond": lambda: respond(context, report, now, trigger=trigger),
         "deliver": lambda: deliver(context, report),
         "page": lambda: page(context, report, now),

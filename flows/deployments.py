@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from flows.approvals import APPROVE_TAG
 from flows.errors import BadConfig, Refused, Unavailable
 from flows.events import SHIFTED, resource_of
 from flows.settings import Settings
@@ -49,6 +50,7 @@ class FlowSource:
     retrain: str = "flows/retrain_flow.py:retrain_flow"
     maintain: str | None = "flows/upkeep_flow.py:maintain_flow"
     report: str | None = "flows/upkeep_flow.py:report_flow"
+    approve: str | None = "flows/approve_flow.py:approve_flow"
 
     @property
     def installed(self) -> bool:
@@ -213,6 +215,8 @@ def _plans(settings: Settings, root: Path) -> dict[str, dict[str, Any]]:
             "parameters": where,
             "tags": tags,
         }
+    if settings.promotion.mode == "approve":
+        plans["approve"] = {"parameters": where, "tags": [*tags, APPROVE_TAG]}
     return plans
 
 

@@ -85,6 +85,7 @@ def model_behind(context: Context, version: str) -> dict[str, Any]:
             {
                 "at": entry.at,
                 "promoted": entry.details["promoted"],
+                "passed": entry.details.get("passed", entry.details["promoted"]),
                 "by": entry.actor,
                 "gates": [
                     {"name": gate["name"], "passed": gate["passed"], "reason": gate["reason"]}
@@ -134,7 +135,7 @@ def _model_lines(version: str, model: dict[str, Any]) -> list[str]:
     ]
     for decision in model["gates"]:
         held = sum(gate["passed"] for gate in decision["gates"])
-        said = "promoted" if decision["promoted"] else "refused"
+        said = "promoted" if decision["promoted"] else "passed" if decision["passed"] else "refused"
         count = len(decision["gates"])
         lines.append(f"  {said} {_text(decision['at'])} by {decision['by']}: {held} of {count} gates held")
         lines += [f"    {'held' if gate['passed'] else 'FAILED'}: {gate['reason']}" for gate in decision["gates"]]

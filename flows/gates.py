@@ -15,14 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from flows.comparison import Comparison, Gate, Margins
+from flows.paired_shares import caught_at, lowest_difference
 from flows.resampling import (
     Statistic,
     hit_differences,
+    holm,
     recall_differences,
     relative_changes,
     resample_weights,
     slice_excess,
 )
+from softad.recall import defect_scores
 
 SHOWN_SMALL_SLICES = 50
 """How many slices with too few rows are listed by name."""
@@ -174,13 +177,25 @@ def _loss_gate(name: str, *, figure: float, drawn: np.ndarray, margin: float, su
 
 @dataclass(frozen=True)
 class _Recall:
-    """The gated and the reported recalls: names, row counts, and their differences under resampled weights."""
+    """The gated and the reported recalls: names, row counts, and their differences under resampled weights.
+
+    `lost` and `won` are the rows that only the champion, or only the challenger, gets right.
+    """
 
     names: tuple[str, ...]
     rows: tuple[int, ...]
     gated: tuple[bool, ...]
     statistic: Statistic
+    lost: tuple[int, ...]
+    won: tuple[int, ...]
     at: str
+
+    def low(self, column: int, drawn: np.ndarray, confidence: float) -> float:
+        """The lower of two limits: the bootstrap's, which knows how uncertain the threshold is, and the paired one."""
+        low = _limits(drawn, confidence)[0]
+        lost, won = self.lost[column], self.won[column]
+        # Where not one answer changed, nothing speaks against the challenger, however few the rows.
+        return min(low, lowest_difference(lost, won, self.rows[column], confidence)) if lost or won else low
 
 
 def _recall(comparison: Comparison, margins: Margins) -> _Recall | None:
@@ -201,23 +216,30 @@ def _recall(comparison: Comparison, margins: Margins) -> _Recall | None:
     if comparison.normal is not None and good.any():
         column = comparison.classes.index(comparison.normal)
         statistic = recall_differences(old, new, masks, good, column)
-        rate = float((old.argmax(axis=1) != column)[good].mean())
+        rejected = int((old.argmax(axis=1) != column)[good].sum())
+        hits = [caught_at(defect_scores(each, column), good, rejected) for each in (old, new)]
+        rate = rejected / int(good.sum())
         at = f"at the champion's false-reject rate of {rate:.2%}"
     else:
         # Without good rows there is no false-reject rate; a hit is the right class being the most probable.
         column_of = {name: number for number, name in enumerate(comparison.classes)}
         truth = np.array([column_of.get(str(name), -1) for name in labels])
-        statistic = hit_differences(old.argmax(axis=1) == truth, new.argmax(axis=1) == truth, masks)
+        hits = [each.argmax(axis=1) == truth for each in (old, new)]
+        statistic = hit_differences(hits[0], hits[1], masks)
         at = "by the most probable class"
-    rows = tuple(int(mask.sum()) for mask in masks)
-    return _Recall(tuple(found), rows, tuple(gated.values()), statistic, at)
+    rows, lost, won = (
+        tuple(int((mask & counted).sum()) for mask in masks)
+        for counted in (np.ones(len(labels), dtype=bool), hits[0] & ~hits[1], hits[1] & ~hits[0])
+    )
+    return _Recall(tuple(found), rows, tuple(gated.values()), statistic, lost, won, at)
 
 
 def _recall_gates(recall: _Recall, once: np.ndarray, drawn: np.ndarray, margins: Margins) -> list[Gate]:
     gates = []
     for column, name in enumerate(recall.names):
         figure, rows = float(once[column]), recall.rows[column]
-        low, high = _limits(drawn[:, column], margins.confidence)
+        high = _limits(drawn[:, column], margins.confidence)[1]
+        low = recall.low(column, drawn[:, column], margins.confidence)
         words = f"recall of {name} {_points(figure)} on {rows} rows {recall.at}"
         if not recall.gated[column]:
             passed = True
@@ -260,6 +282,10 @@ def _misses(comparison: Comparison, tolerance: float) -> Statistic:
 
 def _misses_gate(comparison: Comparison, tolerance: float, figure: float, drawn: np.ndarray, margins: Margins) -> Gate:
     low, high = _limits(drawn, margins.confidence)
+    old, new = comparison.champion_errors > tolerance, comparison.challenger_errors > tolerance
+    if (old != new).any():
+        high = max(high, -lowest_difference(int((new & ~old).sum()), int((old & ~new).sum()), len(old),
+                                            margins.confidence))  # fmt: skip
     source = "" if comparison.tolerance is not None else ", the error that the champion exceeds in a tenth of the rows"
     reason = (
         f"share of rows with an error above {tolerance:.4g}{source}: {_points(figure)} "
@@ -343,31 +369,6 @@ def _p_value(drawn: np.ndarray) -> float:
     if share > floor or deviation == 0:
         return share
     return min(floor, 0.5 * math.erfc(float(drawn.mean()) / deviation / math.sqrt(2)))
-
-
-def holm(p_values: np.ndarray, level: float) -> np.ndarray:
-    """Which hypotheses Holm's step-down rejects, at a family-wise error of `level`.
-
-    Parameters
-    ----------
-    p_values: shape (m,).
-    level: in (0, 1).
-
-    Returns
-    -------
-    Booleans, shape (m,).
-
-    >>> holm(np.array([0.001, 0.04, 0.02]), 0.05)
-    array([ True,  True,  True])
-    >>> holm(np.array([0.001, 0.04, 0.03]), 0.05)
-    array([ True, False, False])
-    """
-    rejected = np.zeros(len(p_values), dtype=bool)
-    for step, index in enumerate(np.argsort(p_values, kind="stable")):
-        if p_values[index] > level / (len(p_values) - step):
-            break
-        rejected[index] = True
-    return rejected
 
 
 def _percent(change: float) -> str:

@@ -92,6 +92,24 @@ def ingest_file(
     return report
 
 
+def check_file(path: Path, settings: Settings, workspace: Workspace, *, now: datetime) -> None:
+    """Read and check a file as `ingest_file` does, and write nothing.
+
+    Raises
+    ------
+    BadInput: a row, or a label, would go to quarantine; or the file is refused.
+    """
+    with workspace.lock("ingest"):
+        clear_staging(workspace)
+        form = survey(path, [*settings.data.features, *settings.data.slices])
+        kind: Kind = "labels" if label_roles(form, settings, asked=False) is not None else "inspections"
+        with staging(workspace) as staged, _intake(path, form, settings, workspace, kind=kind, now=now) as intake:
+            taken = intake.read(staged)
+        first = taken.held.first or taken.labels.first
+        if first is not None:
+            raise BadInput(f"{path.name}: first {describe(first)}")
+
+
 def ingest_inbox(settings: Settings, store: Store, workspace: Workspace, *, now: datetime) -> list[IngestReport]:
     """Take in all files of the inbox, inspections before labels, each in order of name.
 

@@ -1,9 +1,8 @@
-"""What people do from the command line: answer and close incidents, look at quarantine, add a class. Each act stands in
+"""What people do from the command line: answer and close incidents, add a class. Each act stands in
 the ledger with the name of who did it."""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -237,30 +236,6 @@ def test_channels(config: Path | None, workspace: Path) -> Reply:
     results = send_test(context, now=utc_now())
     lines = [f"{name}: {'delivered' if fine else 'NOT delivered'}" for name, fine in results.items()]
     return Reply({"channels": results}, lines, 0 if all(results.values()) else 4)
-
-
-def list_quarantine(config: Path | None, workspace: Path, *, limit: int) -> Reply:
-    """`softad quarantine list`."""
-    from rich.table import Table
-
-    context = open_context(config, workspace)
-    frame = context.store.sql(
-        "SELECT q.*, f.name AS file FROM quarantine q LEFT JOIN (SELECT DISTINCT sha, name FROM files) f "
-        "ON q._file = f.sha ORDER BY q.at DESC, q._row"
-    )
-    total = len(frame)
-    table = Table("file", "row", "id", "column", "value", "reason")
-    rows = []
-    for row in frame.head(limit).to_dict("records"):
-        reasons = json.loads(row["reasons"])
-        first = reasons[0] if reasons else {}
-        rows.append(
-            {"file": row["file"], "row": row["_row"], "id": row["_id"], "kind": row["kind"], "reasons": reasons}
-        )
-        table.add_row(str(row["file"]), str(row["_row"]), str(row["_id"] or ""), str(first.get("column") or ""),
-                      str(first.get("value")), str(first.get("message") or first.get("rule") or ""))  # fmt: skip
-    lines: list[Any] = [table, f"{total} rows in quarantine, {len(rows)} shown"] if total else ["quarantine is empty"]
-    return Reply({"total": total, "rows": rows}, lines)
 
 
 def check_config(config: Path | None, workspace: Path) -> Reply:

@@ -1,63 +1,48 @@
-"""Promotion: a challenger becomes the champion where every gate holds; and the way back.
+"""Promotion: a challenger becomes the champion where every gate holds and whoever has to let it has; and the way back.
 
 What was decided is written to the ledger first, then the aliases move, then the ledger says that they have. So a
-process that dies in between is continued by the next one: a decision without its second entry is carried out.
+process that dies in between is continued by the next one: a decision without its second entry is carried out. Where
+two were decided at once, the first in the ledger moves, and the other is told that it was overtaken.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flows import ledger
-from flows.comparison import Gate, Margins
 from flows.dataset import newest_incidents
+from flows.decisions import Decision, decide, decision_of, judged_before, nothing_decided, same_model
 from flows.errors import Refused
-from flows.gates import beats_constant, judge
-from flows.holdout import compare, constant_losses, held_out_rows, independent_groups
-from flows.images import images_of
+from flows.promotions import (
+    APPROVED,
+    DECIDED,
+    HELD,
+    MOVED,
+    OVERTAKEN,
+    REFUSED,
+    ROLLED_BACK,
+    Pending,
+    champion_of,
+    overtaken,
+    pending,
+    refusal,
+    to_move,
+)
 from flows.settings import Settings
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from flows.store import Store
     from flows.tracking import Tracker
     from flows.trainings import Training
 
-DECIDED, ROLLED_BACK, MOVED, HELD = "promotion.decided", "rollback.decided", "champion.set", "promotion.held"
-"""Actions in the ledger."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The gates' answer to one challenger.
-
-    Attributes
-    ----------
-    promoted: whether it is the champion now.
-    version, champion: the challenger, and the champion that it met; None where there was none.
-    gates: every gate with figure, interval and verdict.
-    first: whether it was judged as a first champion, against the constant predictor.
-    reasons: in words; why it was refused, or what was found.
-    rows: held-out rows that both were compared on.
-    tail_champion, tail_challenger: mean loss of the worst tenth of these rows.
-    figures: "champion", "challenger" -> mean, tail, stability on these rows.
-    """
-
-    promoted: bool
-    version: str
-    champion: str | None
-    gates: tuple[Gate, ...]
-    first: bool
-    reasons: tuple[str, ...]
-    rows: int = 0
-    tail_champion: float | None = None
-    tail_challenger: float | None = None
-    figures: dict[str, dict[str, float]] | None = None
+__all__ = [
+    "DECIDED", "HELD", "MOVED", "ROLLED_BACK", "Decision", "Rollback", "approve", "carry_out", "champion_in_use",
+    "consider", "refuse", "rollback",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,75 +62,199 @@ def consider(
     training: Training,
     now: datetime,
     actor: str,
+    by_person: bool = False,
+    named: str = "account",
 ) -> Decision:
     """Bring a challenger before the gates; it becomes the champion only where all hold.
 
     Safe to call again: on the same rows the decision is the one that was made, and a promotion that a crash left
-    half done is carried out.
+    half done is carried out. A model that the gates refused against this champion is not judged again.
+
+    Parameters
+    ----------
+    by_person: `actor` lets it, where `promotion.mode` asks for a person.
+    named: how the actor's name is known: "account" (the system's) or "declared" (given, and believed).
 
     Raises
     ------
-    Refused: a model's files are not those that were registered.
+    Refused: a model's files are not those that were registered; or another process was quicker.
     Unavailable: the tracking server is away; nothing was decided, or what was decided is carried out next time.
     """
     carry_out(store, tracker, now=now)
-    champion, version = tracker.champion(), training.version
+    champion, version = champion_in_use(store, tracker), training.version
     if champion == version:
         return _made_champion(store, version)
+    entries = ledger.read(store)
+    refused = refusal(entries, version)
+    if refused is not None:
+        return nothing_decided(version, champion, _refused_sentence(refused))
     holding = _holding_incident(store)
     if holding is not None:
         return _held(store, training, champion, holding, actor=actor, now=now)
-    versions = store.versions()
+    waiting = pending(entries)
+    if waiting is None or (waiting.version, waiting.champion) != (version, champion):
+        waiting, decision = _before_gates(
+            store, tracker, settings, workspace, training=training, champion=champion, entries=entries, now=now,
+            actor=actor,
+        )  # fmt: skip
+        if waiting is None and not decision.promoted:
+            return decision
+    else:
+        decision = replace(decision_of(waiting.entry.details), needs=waiting.needs)
+    if waiting is not None:
+        if waiting.needs == "shadow" or not by_person:
+            return replace(decision, reasons=(*decision.reasons, _waits_sentence(waiting)))
+        tracker.load(version, afresh=True)  # it may have waited for days
+        approve(store, waiting, actor=actor, named=named, note="after the gates", now=now)
+    carry_out(store, tracker, now=now)
+    _told_where_overtaken(store, version)
+    return replace(decision, promoted=True, needs=None)
+
+
+def _before_gates(
+    store: Store,
+    tracker: Tracker,
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    training: Training,
+    champion: str | None,
+    entries: Sequence[ledger.Entry],
+    now: datetime,
+    actor: str,
+) -> tuple[Pending | None, Decision]:
+    version, versions = training.version, store.versions()
     key = f"promotion:{version}:{champion or 'none'}:{versions.get('inspections', 0)}:{versions.get('labels', 0)}"
-    entry = ledger.find(store, key)
+    entry = _same_rows(entries, key)
+    key = entry.key if entry is not None else _free(entries, key)
     if entry is None:
-        decision = _decide(store, tracker, settings, workspace, training=training, champion=champion)
+        before = judged_before(entries, training.digest, champion)
+        if before is not None:
+            reason = (
+                f"the gates refused this very model on {before.at:%Y-%m-%d} against the same champion (as version "
+                f"{before.subject}); it is not tried again unchanged: train another with `softad retrain`"
+            )
+            return None, replace(decision_of(before.details), version=version, reasons=(reason,))
+        decision = decide(store, tracker, settings, workspace, training=training, champion=champion, entries=entries)
+        decision = replace(decision, **_how(decision, settings))
+        newest = store.sql("SELECT coalesce(max(_seq), -1) AS top FROM inspections")["top"].iloc[0]
         ledger.enter(
             store, key=key, actor=actor, action=DECIDED, subject=version, at=now,
-            details={**_document(decision), "run": training.run_id, "reason": training.reason, "from": champion,
-                     "to": version},
+            details={**decision.document(), "run": training.run_id, "reason": training.reason, "from": champion,
+                     "to": version, "digest": training.digest, "incident": training.incident,
+                     "newest_seq": int(newest)},
         )  # fmt: skip
+        entries = ledger.read(store)
     else:
-        decision = _decision_of(entry.details)
-    if decision.promoted:
-        carry_out(store, tracker, now=now)
-    return decision
+        decision = decision_of(entry.details)
+    waiting = pending(entries)
+    return (waiting if waiting is not None and waiting.key == key else None), decision
 
 
-def rollback(store: Store, tracker: Tracker, settings: Settings, *, now: datetime, actor: str, reason: str) -> Rollback:
-    """Put the champion before to use again; a second rollback goes forth again.
+def _same_rows(entries: Sequence[ledger.Entry], key: str) -> ledger.Entry | None:
+    """The decision that was made on these very rows, where it still stands: refused, or waiting."""
+    waiting = pending(entries)
+    for entry in reversed(entries):
+        if entry.key == key or entry.key.startswith(f"{key}:again-"):
+            stands = not entry.details.get("passed", entry.details["promoted"])
+            return entry if stands or (waiting is not None and waiting.key == entry.key) else None
+    return None
+
+
+def _free(entries: Sequence[ledger.Entry], key: str) -> str:
+    """`key`, or, where a promotion of that key has had its end (it went back, or nobody decided), one after it."""
+    before = sum(1 for entry in entries if entry.key == key or entry.key.startswith(f"{key}:again-"))
+    return f"{key}:again-{before}" if before else key
+
+
+def _how(decision: Decision, settings: Settings) -> dict[str, Any]:
+    """Whether a challenger that passed is promoted at once, or what it waits for."""
+    rules = settings.promotion
+    if not decision.passed:
+        return {"promoted": False, "needs": None}
+    if rules.shadow_windows and decision.champion is not None:
+        return {"promoted": False, "needs": "shadow"}
+    return {"promoted": False, "needs": "person"} if rules.mode != "auto" else {"promoted": True, "needs": None}
+
+
+def approve(store: Store, waiting: Pending, *, actor: str, named: str, note: str, now: datetime) -> None:
+    """Write down that a challenger that waits may be promoted; `carry_out` moves the aliases."""
+    ledger.enter(
+        store, key=f"approved:{waiting.key}", actor=actor, action=APPROVED, subject=waiting.version, at=now,
+        details={"from": waiting.champion, "to": waiting.version, "decision": waiting.key, "reason": note,
+                 "named": named},
+    )  # fmt: skip
+
+
+def refuse(
+    store: Store, tracker: Tracker, *, version: str, actor: str, reason: str, now: datetime, named: str = "account"
+) -> bool:
+    """Refuse a challenger for good, by a person's word or the watch's; `False` when it was refused before.
 
     Raises
     ------
-    Refused: there is no champion before, or its files are not those that were registered.
+    BadConfig: there is no such version.
+    Refused: it is the champion.
+    """
+    tracker.version(version)
+    if tracker.champion() == version:
+        raise Refused(f"version {version} is the champion; to take it out of use: softad rollback")
+    return ledger.enter(
+        store, key=f"refused:{version}", actor=actor, action=REFUSED, subject=version, at=now,
+        details={"reason": reason, "named": named},
+    )  # fmt: skip
+
+
+def rollback(
+    store: Store, tracker: Tracker, settings: Settings, *, now: datetime, actor: str, reason: str,
+    named: str = "account", of: str | None = None,
+) -> Rollback:  # fmt: skip
+    """Put the champion before to use again; a second rollback goes forth again.
+
+    Parameters
+    ----------
+    of: the champion that is to be taken out of use; by default whichever it is.
+
+    Raises
+    ------
+    Refused: there is no champion before, its files are not those that were registered, or `of` is not in use any more.
     """
     finished = carry_out(store, tracker, now=now)
     if finished is not None and finished.action == ROLLED_BACK:
         return Rollback(finished.details["to"], finished.details["from"])  # the one that a crash interrupted
-    champion, previous = tracker.champion(), tracker.previous()
+    entries = ledger.read(store)
+    # Where the registry has lost the champion, the ledger still knows which it was: the way back is open all the same.
+    champion, previous = tracker.champion() or champion_of(entries), tracker.previous()
     if champion is None or previous is None or previous == champion:
         raise Refused(f"{settings.name} has no earlier champion to go back to; `softad status` lists the versions")
-    tracker.load(previous)  # before anything is written: what cannot be loaded must not be put to use
-    number = len(ledger.read(store, action=ROLLED_BACK))
-    ledger.enter(
+    if of is not None and champion != of:
+        raise Refused(f"version {of} is not in use any more, version {champion} is: nothing was moved")
+    tracker.load(previous, afresh=True)  # before anything is written: what cannot be loaded must not be put to use
+    number = sum(1 for entry in entries if entry.action == ROLLED_BACK)
+    ours = ledger.enter(
         store, key=f"rollback:{number}", actor=actor, action=ROLLED_BACK, subject=previous, at=now,
-        details={"from": champion, "to": previous, "reason": reason},
+        details={"from": champion, "to": previous, "reason": reason, "named": named},
     )  # fmt: skip
     carry_out(store, tracker, now=now)
+    if not ours:
+        raise Refused(f"another process went back to version {previous} at this moment; nothing more was moved")
     return Rollback(previous, champion)
 
 
 def carry_out(store: Store, tracker: Tracker, *, now: datetime) -> ledger.Entry | None:
     """Move the aliases for decisions whose move the ledger does not know yet; returns the last of them."""
-    entries = ledger.read(store)
-    done = {entry.key for entry in entries if entry.action == MOVED}
     last = None
-    for entry in entries:
-        wanted = entry.action == ROLLED_BACK or (entry.action == DECIDED and entry.details["promoted"])
-        if not wanted or f"set:{entry.key}" in done:
-            continue
+    while waiting := to_move(entries := ledger.read(store)):
+        entry = waiting[0]
         before, after = entry.details["from"], entry.details["to"]
-        if before is not None:
+        moved = overtaken(entries, entry)
+        if moved is not None:
+            ledger.enter(
+                store, key=f"set:{entry.key}", actor=entry.actor, action=OVERTAKEN, subject=after, at=now,
+                details={"from": before, "to": after, "decision": entry.key, "by": moved.subject},
+            )  # fmt: skip
+            continue
+        if before is not None and tracker.has(before):  # a version that was deleted bears no alias
             tracker.set_previous(before)
         tracker.set_champion(after)
         ledger.enter(
@@ -156,101 +265,62 @@ def carry_out(store: Store, tracker: Tracker, *, now: datetime) -> ledger.Entry 
     return last
 
 
-def margins_of(settings: Settings) -> Margins:
-    """The gates' margins as the configuration states them."""
-    rules = settings.promotion
-    return Margins(
-        mean=rules.mean_margin,
-        tail=rules.tail_margin,
-        stability=rules.stability_margin,
-        recall=rules.recall_margin,
-        slices=rules.slice_margin,
-        confidence=rules.confidence,
-        resamples=rules.resamples,
-        min_rows=rules.min_holdout_rows,
-        min_slice_rows=rules.min_slice_rows,
+def champion_in_use(store: Store, tracker: Tracker) -> str | None:
+    """The version in use, or None before the first promotion.
+
+    Raises
+    ------
+    Refused: the registry has lost the champion: its alias, or the version that it points to.
+    """
+    version = tracker.champion()
+    if version is not None and tracker.has(version):
+        return version
+    kept = version or champion_of(ledger.read(store))
+    if kept is None:
+        return None
+    what = "has no alias 'champion' any more" if version is None else f"points 'champion' to version {version}, gone"
+    raise Refused(
+        f"the registry of {tracker.name} {what}, though version {kept} was put to use: it was deleted there; go back "
+        "to the champion before with `softad rollback`, or restore MLflow's database from a backup"
     )
 
 
-def _decide(
-    store: Store,
-    tracker: Tracker,
-    settings: Settings,
-    workspace: Workspace,
-    *,
-    training: Training,
-    champion: str | None,
-) -> Decision:
-    version, seed = training.version, settings.training.seed
-    if champion is not None and tracker.version(champion).digest == training.digest:
-        reason = f"version {version} is the same model as the champion, version {champion}: there is nothing to gain"
-        gate = Gate("difference", 0.0, None, None, None, False, reason)
-        return Decision(False, version, champion, (gate,), False, (reason,))
-    images = images_of(settings, workspace)
-    frame = held_out_rows(store, tracker, settings, [name for name in (version, champion) if name is not None])
-    challenger = tracker.load(version)
-    if champion is None:
-        if settings.task.kind == "classification":
-            frame = frame[frame["label"].isin(challenger.classes or [])].reset_index(drop=True)
-        losses = challenger.row_losses(frame, _truth(frame, settings), images)
-        margins = margins_of(settings)
-        gate = beats_constant(
-            losses, constant_losses(tracker, version, challenger, frame), groups=independent_groups(frame, settings),
-            confidence=margins.confidence, resamples=margins.resamples, min_rows=margins.min_rows, seed=seed,
-        )  # fmt: skip
-        return _decision(version, None, (gate,), (), challenger=losses)
-    comparison, left_out = compare(tracker.load(champion), challenger, frame, settings, images)
-    gates = judge(comparison, margins_of(settings), seed=seed)
-    notes = (f"{left_out} held-out rows of classes that one of the models does not know are left out",)
-    return _decision(
-        version, champion, gates, notes if left_out else (),
-        challenger=comparison.challenger_losses, old=comparison.champion_losses,
+def _told_where_overtaken(store: Store, version: str) -> None:
+    """Raise where another process made another version the champion meanwhile."""
+    last = next(
+        (entry for entry in reversed(ledger.read(store)) if entry.action in {MOVED, OVERTAKEN}
+         and entry.subject == version), None,
     )  # fmt: skip
+    if last is not None and last.action == OVERTAKEN:
+        raise Refused(
+            f"version {version} was not promoted: another process made version {last.details['by']} the champion at "
+            f"the same time; bring it before the gates again: softad promote {version}"
+        )
 
 
-def _decision(
-    version: str,
-    champion: str | None,
-    gates: tuple[Gate, ...],
-    notes: tuple[str, ...],
-    *,
-    challenger: np.ndarray,
-    old: np.ndarray | None = None,
-) -> Decision:
-    failed = [gate.reason for gate in gates if not gate.passed]
-    found = [gate.reason for gate in gates if gate.gated and not gate.name.startswith("slice ")]
-    figures = {} if old is None else {"champion": _three(old)}
-    figures["challenger"] = _three(challenger)
-    return Decision(
-        promoted=not failed,
-        version=version,
-        champion=champion,
-        gates=gates,
-        first=champion is None,
-        reasons=(*(failed or found), *notes),
-        rows=len(challenger),
-        tail_champion=None if old is None else figures["champion"].get("tail"),
-        tail_challenger=figures["challenger"].get("tail"),
-        figures=figures,
+def _waits_sentence(waiting: Pending) -> str:
+    if waiting.needs == "shadow":
+        return f"version {waiting.version} is judged beside the champion on the next windows before it is promoted"
+    return (
+        f"version {waiting.version} waits for a person: softad promote {waiting.version} --by NAME, or "
+        f"softad promote --refuse {waiting.version} --reason TEXT"
     )
 
 
-def _three(losses: np.ndarray) -> dict[str, float]:
-    from softad.figures import cvar
-
-    if len(losses) == 0:
-        return {}
-    return {"mean": float(losses.mean()), "tail": cvar(losses, 0.9), "stability": float(losses.std())}
+def _refused_sentence(entry: ledger.Entry) -> str:
+    return (
+        f"version {entry.subject} was refused on {entry.at:%Y-%m-%d} by {entry.actor} ({entry.details['reason']}); "
+        "train another with `softad retrain`"
+    )
 
 
 def _made_champion(store: Store, version: str) -> Decision:
     """The decision by which a version became what it is."""
     for entry in reversed(ledger.read(store, action=DECIDED)):
-        if entry.subject == version and entry.details["promoted"]:
-            return _decision_of(entry.details)
+        if entry.subject == version and (entry.details["promoted"] or entry.details.get("passed")):
+            return replace(decision_of(entry.details), promoted=True, needs=None)
     reason = f"version {version} is the champion already: there is nothing to gain"
-    return Decision(False, version, version, (Gate("difference", 0.0, None, None, None, False, reason),), False,
-                    (reason,))  # fmt: skip
+    return same_model(version, version, reason)
 
 
 def _holding_incident(store: Store) -> str | None:
@@ -272,27 +342,4 @@ def _held(
         store, key=f"promotion-held:{training.version}:{incident}", actor=actor, action=HELD, subject=training.version,
         details={"incident": incident, "run": training.run_id}, at=now,
     )  # fmt: skip
-    return Decision(False, training.version, champion, (), champion is None, (reason,))
-
-
-def _truth(frame: Any, settings: Settings) -> np.ndarray:
-    from flows.candidates import truth_of
-
-    return truth_of(frame, settings)
-
-
-def _document(decision: Decision) -> dict[str, Any]:
-    document = asdict(decision)
-    document["gates"] = [
-        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in gate.items()}
-        for gate in document["gates"]
-    ]
-    return document
-
-
-def _decision_of(details: dict[str, Any]) -> Decision:
-    known = {field.name for field in fields(Decision)}
-    values = {name: value for name, value in details.items() if name in known}
-    values["gates"] = tuple(Gate(**gate) for gate in values["gates"])
-    values["reasons"] = tuple(values["reasons"])
-    return Decision(**values)
+    return nothing_decided(training.version, champion, reason)

@@ -166,6 +166,31 @@ def slice_excess(old: np.ndarray, new: np.ndarray, masks: Sequence[np.ndarray], 
     return statistic
 
 
+def holm(p_values: np.ndarray, level: float) -> np.ndarray:
+    """Which hypotheses Holm's step-down rejects, at a family-wise error of `level`.
+
+    Parameters
+    ----------
+    p_values: shape (m,).
+    level: in (0, 1).
+
+    Returns
+    -------
+    Booleans, shape (m,).
+
+    >>> holm(np.array([0.001, 0.04, 0.02]), 0.05)
+    array([ True,  True,  True])
+    >>> holm(np.array([0.001, 0.04, 0.03]), 0.05)
+    array([ True, False, False])
+    """
+    rejected = np.zeros(len(p_values), dtype=bool)
+    for step, index in enumerate(np.argsort(p_values, kind="stable")):
+        if p_values[index] > level / (len(p_values) - step):
+            break
+        rejected[index] = True
+    return rejected
+
+
 def _weighted_tail(losses: np.ndarray, level: float) -> Callable[[np.ndarray], np.ndarray]:
     order = np.argsort(-losses, kind="stable")
     # In nearly every resample of rows the worst tenth lies within these rows; where not, all rows are taken.

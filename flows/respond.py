@@ -25,7 +25,8 @@ from flows.errors import BadConfig, BadInput
 from flows.incidents import change_incident, find_incident, open_incidents
 from flows.lives import begin_life, current_life, reference_of
 from flows.monitor import outcomes, scan_options
-from flows.promote import Decision, consider
+from flows.promote import Decision, champion_in_use, consider
+from flows.promotions import pending as pending_promotion
 from flows.retrain import Training, latest_training, retrain
 from flows.units import with_units
 from monitoring.incidents import TRIES, Incident
@@ -53,6 +54,11 @@ class Action:
     def promoted(self) -> bool:
         """Whether the champion changed."""
         return self.decision is not None and self.decision.promoted
+
+    @property
+    def waits(self) -> bool:
+        """Whether the challenger passed the gates and waits for further windows or for a person."""
+        return self.decision is not None and self.decision.passed and not self.decision.promoted
 
     def document(self) -> dict[str, Any]:
         """For programs."""
@@ -89,10 +95,13 @@ def ensure_champion(context: Context, *, now: datetime) -> tuple[list[Action], l
     -------
     actions; and sentences that say why there is still no champion.
     """
-    champion = context.tracker.champion()
+    champion = champion_in_use(context.store, context.tracker)
     if champion is not None:
         ensure_life(context, now=now, actor=SYSTEM)
         return [], []
+    waiting = pending_promotion(ledger.read(context.store))
+    if waiting is not None:
+        return [], [f"no champion yet: version {waiting.version} waits for a person: softad promote {waiting.version}"]
     try:
         action = train_and_consider(context, reason="first", actor=SYSTEM, now=now, key=_first_key(context))
     except BadInput as error:
@@ -134,6 +143,9 @@ def answer_incidents(context: Context, *, now: datetime, trigger: str) -> tuple[
 def pending(context: Context, incident: Incident) -> str | None:
     """What an open incident needs now: "hold", "train", "gate", or None."""
     if incident.state == "closed":
+        return None
+    waiting = pending_promotion(ledger.read(context.store))
+    if waiting is not None and waiting.version == incident.challenger_version and incident.answer != "repaired":
         return None
     if incident.verdict == "inspect" and incident.answer is None:
         if incident.challenger_version is not None or incident.tried_window == (newest_window(context) or ""):
@@ -212,6 +224,11 @@ def _with_all_rows(context: Context, incident: Incident, *, now: datetime) -> Ac
         key=f"{incident.key}:{window}",
     )  # fmt: skip
     version = action.training.version if action.training else None
+    if action.waits:
+        # Its end is told, and the incident closed or tried again, by what it waits for (flows.promotion_watch).
+        change_incident(context, incident.key, lambda current: current.with_challenger(version, held=False),
+                        event="waiting", now=now)  # fmt: skip
+        return action
     if not action.promoted:
         _tried(context, incident.key, "train", version, now=now)
         return action
@@ -256,23 +273,39 @@ def train_and_consider(
         context.store, context.tracker, context.settings, context.workspace, now=now, reason=key or reason,
         incident=incident, progress=say,
     )  # fmt: skip
-    decision = consider(
-        context.store, context.tracker, context.settings, context.workspace, training=training, now=now, actor=actor
-    )
-    if decision.promoted:
-        ensure_life(context, now=now, actor=actor, since=incident.since if incident else None)
+    with context.workspace.lock("promotion"):
+        decision = consider(
+            context.store, context.tracker, context.settings, context.workspace, training=training, now=now,
+            actor=actor,
+        )  # fmt: skip
+        if decision.promoted:
+            ensure_life(context, now=now, actor=actor, since=incident.since if incident else None)
     return Action("considered", incident.key if incident else None, training, decision)
 
 
 def consider_version(
-    context: Context, version: str | None, *, actor: str, now: datetime, incident: Incident | None = None
+    context: Context,
+    version: str | None,
+    *,
+    actor: str,
+    now: datetime,
+    incident: Incident | None = None,
+    by_person: bool = False,
+    named: str = "account",
 ) -> Action:
-    """Bring a registered challenger before the gates; by default the newest.
+    """Bring a registered challenger before the gates; by default the one that waits for a person, or the newest.
+
+    Parameters
+    ----------
+    by_person, named: as `flows.promote.consider` takes them.
 
     Raises
     ------
     BadConfig: there is no such version, or it is held by an open incident.
     """
+    if version is None and by_person:
+        waiting = pending_promotion(ledger.read(context.store))
+        version = waiting.version if waiting is not None else None
     training = latest_training(context.tracker, version)
     if training is None:
         wanted = f"version {version}" if version else "challenger"
@@ -284,11 +317,13 @@ def consider_version(
                     f"version {training.version} is held until {other.key} is answered: "
                     f"softad alerts ack {other.key} --repaired (or --new-normal)"
                 )
-    decision = consider(
-        context.store, context.tracker, context.settings, context.workspace, training=training, now=now, actor=actor
-    )
-    if decision.promoted:
-        ensure_life(context, now=now, actor=actor)
+    with context.workspace.lock("promotion", wait=not by_person):
+        decision = consider(
+            context.store, context.tracker, context.settings, context.workspace, training=training, now=now,
+            actor=actor, by_person=by_person, named=named,
+        )  # fmt: skip
+        if decision.promoted:
+            ensure_life(context, now=now, actor=actor)
     return Action("considered", incident.key if incident else None, training, decision)
 
 

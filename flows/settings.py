@@ -178,8 +178,13 @@ class Training(Section):
 
 
 class Promotion(Section):
-    """Margins within which the challenger must not be worse than the champion."""
+    """Who lets a challenger replace the champion, and the margins within which it must not be worse."""
 
+    mode: Literal["auto", "advise", "approve"] = "auto"
+    approve_hours: Positive = 72.0
+    shadow_windows: Annotated[int, Field(ge=0)] = 0
+    probation_windows: Annotated[int, Field(ge=0)] = 2
+    fresh_rows: Annotated[int, Field(ge=100)] = 2_000
     mean_margin: Positive = 0.02
     tail_margin: Positive = 0.05
     stability_margin: Positive = 0.05
@@ -189,6 +194,8 @@ class Promotion(Section):
     min_holdout_rows: Annotated[int, Field(ge=20)] = 100
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     resamples: Annotated[int, Field(ge=200)] = 2_000
+    row_ms: Positive | None = 50.0
+    size_mb: Positive | None = 200.0
     protected: list[str] = Field(default_factory=list, description="slice columns; empty: all of data.slices")
 
 

@@ -58,7 +58,8 @@ def decision_lines(action: Action) -> list[str]:
     if action.decision is None:
         return []
     decision = action.decision
-    verb = "is the champion now" if decision.promoted else "was refused"
+    waits = "passed every gate and waits" if action.waits else "was refused"
+    verb = "is the champion now" if decision.promoted else waits
     return [f"version {decision.version} {verb}", *(f"  {reason}" for reason in decision.reasons)]
 
 

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import math
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -20,9 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import BadConfig, Refused, Unavailable
+from flows.errors import BadConfig, Refused
 from flows.model_records import RunInfo, VersionInfo, bundle_digest, requirements, run_info, version_info
 from flows.settings import Settings
+from flows.tracking_errors import told
 from flows.workspace import Workspace, new_folder
 
 if TYPE_CHECKING:
@@ -276,17 +276,27 @@ class Tracker:
         with self._reached():
             self.client.set_registered_model_alias(self.name, PREVIOUS, version)
 
-    def load(self, version: str) -> ModelBundle:
+    def has(self, version: str) -> bool:
+        """Whether the registry has this version."""
+        return any(known.version == version for known in self.versions())
+
+    def load(self, version: str, *, afresh: bool = False) -> ModelBundle:
         """A registered version, ready to predict; kept in memory and in the workspace's cache.
+
+        Parameters
+        ----------
+        afresh: from the registry, whatever is kept here: what it holds now is what is checked.
 
         Raises
         ------
         BadConfig: there is no such version.
         Refused: the files are not those that were registered, were it by a single byte.
         """
-        if version not in self._loaded:
+        if afresh or version not in self._loaded:
             info = self.version(version)
             where = f"{MODEL}/data/{BUNDLE}"
+            if afresh:
+                shutil.rmtree(self.workspace.cache / "models" / info.digest, ignore_errors=True)
             self._loaded[version] = self._bundle(info.run_id, where, info.digest, f"version {version}")
         return self._loaded[version]
 
@@ -366,28 +376,7 @@ class Tracker:
             code = getattr(error, "error_code", "")
             if (absent and code in _ABSENT) or (exists_is_fine and code == "RESOURCE_ALREADY_EXISTS"):
                 return
-            raise self._sentence(error) from error
-
-    def _sentence(self, error: Exception) -> Exception:
-        where = re.sub(r"://[^@/]*@", "://…@", self.uri)  # no password in a sentence
-        text = str(error).replace(self.uri, where)
-        if "disk is full" in text or "No space left" in text:
-            return Unavailable(f"MLflow at {where}: the disk is full; free some space and run the same command again")
-        if "out-of-date database schema" in text or "Can't locate revision" in text:
-            return BadConfig(
-                f"MLflow's database at {where} was made by another version of MLflow; make a backup, then run "
-                f"`mlflow db upgrade {where}` with the newer version"
-            )
-        status = getattr(error, "get_http_status_code", lambda: 500)()
-        if status in {401, 403}:
-            return Unavailable(
-                f"MLflow at {where} refuses access ({status}); set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD to those of a user who may write"
-            )
-        first = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
-        return Unavailable(
-            f"MLflow at {where} does not do its work ({first}); see that it runs, then run the same command again"
-        )
+            raise told(error, self.uri) from error
 
 
 def _made(folder: Path) -> Path:

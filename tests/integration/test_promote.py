@@ -82,8 +82,9 @@ def dying(plant: Any, at: str) -> Dying:
 def test_the_first_is_promoted_where_it_beats_the_constant(capable: Any) -> None:
     decision = decide(capable)
     assert decision.promoted and decision.first and decision.champion is None
-    (gate,) = decision.gates
+    gate, *costs = decision.gates
     assert gate.name == "constant predictor" and gate.high < 0
+    assert [(one.name, one.passed, one.figure > 0) for one in costs] == [("latency", True, True), ("size", True, True)]
     assert (capable.tracker.champion(), capable.tracker.previous()) == ("1", None)
     entries = ledger.read(capable.store)
     assert [entry.action for entry in entries] == [DECIDED, MOVED]
@@ -143,13 +144,45 @@ def test_the_same_decision_is_made_once(capable: Any) -> None:
     assert decide(capable, "1").promoted, "asked again, the champion's own decision is told"
     capable.add(2)
     later = decide(capable)
-    assert later.rows > first.rows, "with more rows a refused challenger may come again"
+    assert not later.promoted and "it is not tried again unchanged" in later.reasons[0]
+    assert len(ledger.read(capable.store, action=DECIDED)) == 2, "no second look at the held-out rows"
+
+
+def test_looks_at_the_held_out_rows_are_counted_and_fresh_rows_preferred(capable: Any) -> None:
+    capable.settings = capable.settings.model_copy(
+        update={"promotion": capable.settings.promotion.model_copy(update={"fresh_rows": 150})}
+    )
+    decide(capable)
+    capable.add(1)
+    challenger(capable, epochs=1, hidden=[2])
+    first = decide(capable)
+    assert first.holdout is not None and (first.holdout["looks"], first.holdout["fresh"]) == (0, first.rows)
+    challenger(capable, epochs=1, hidden=[3])
+    second = decide(capable)
+    assert second.holdout is not None and (second.holdout["looks"], second.holdout["fresh"]) == (1, 0)
+    assert second.rows == first.rows and "were looked at once for this champion; 0 have come since" in str(
+        second.reasons
+    )
+    capable.add(2)
+    challenger(capable, epochs=1, hidden=[4])
+    third = decide(capable)
+    assert third.holdout is not None and third.holdout["looks"] == 2
+    assert third.rows == third.holdout["fresh"] < first.rows and "only these are looked at" in str(third.reasons)
 
 
 def test_too_few_held_out_rows_refuse(capable: Any) -> None:
     generous(capable, min_holdout_rows=5000)
     decision = decide(capable)
     assert not decision.promoted and "at least 5000 are needed: wait for more labels" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [({"row_ms": 1e-6}, "one part alone is judged in"), ({"size_mb": 1e-6}, "its weights take")]
+)
+def test_too_slow_or_too_large_is_refused(capable: Any, limit: dict[str, float], said: str) -> None:
+    generous(capable, **limit)
+    decision = decide(capable)
+    assert not decision.promoted and len(decision.reasons) == 1 and decision.reasons[0].startswith(said)
 
 
 def test_the_same_model_again_is_refused_as_such(capable: Any) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.comparison import Comparison, Gate, Margins
-from flows.gates import SHOWN_SMALL_SLICES, beats_constant, holm, judge
-from flows.resampling import recall_differences, relative_changes, resample_weights, slice_excess
+from flows.gates import SHOWN_SMALL_SLICES, beats_constant, judge
+from flows.resampling import holm, recall_differences, relative_changes, resample_weights, slice_excess
 from softad.figures import cvar
 
 FAST = Margins(resamples=300)
