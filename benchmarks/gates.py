@@ -8,6 +8,9 @@ one of 300 rows, which is gated, and others of about 90, which are reported only
 
     python benchmarks/gates.py            500 repetitions of 2,000 rows
     python benchmarks/gates.py --quick    100 repetitions
+
+It ends with status 1 where a gate at its margin lets through more than 5 %, or what is better in all gets through in
+less than 80 %. One slice at its margin is told and not counted: a slice is refused only where it is shown worse.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from softad.figures import cvar
 from softad.simulation_losses import LossLaw
 
 RESULTS = Path(__file__).parent / "results"
+AT_MOST, AT_LEAST, BETTER = 0.05, 0.80, "better by the margin in all"
 ROWS, SLICES, FIRST_ROWS, DEFECTS, NOISE = 2_000, 20, 300, 0.1, 0.1
 CALIBRATION_ROWS = 1_000_000
 LAW = LossLaw(0.1, 1.5)
@@ -141,7 +145,7 @@ def truths(scale: Scale, margins: Margins) -> dict[str, tuple[str, Truth]]:
             "slices", Truth(0.9, 0.9, first_slice=(1.0 + 5 * margins.slices) / 0.9, lost=0.0),
         ),
         "equal in truth": ("", Truth()),
-        "better by the margin in all": ("", replace(better, lost=0.0, won=0.01)),
+        BETTER: ("", replace(better, lost=0.0, won=0.01)),
     }  # fmt: skip
 
 
@@ -151,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="challengers whose name holds this")
     options = parser.parse_args(argv)
     repetitions = options.repetitions or (100 if options.quick else 500)
     margins, scale = Margins(), Scale(options.seed)
@@ -158,6 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     table = Table("challenger", "mean", "tail", "stability", "let through", "95 % interval", "blocked by")
     document = []
     for number, (name, (gate, truth)) in enumerate(truths(scale, margins).items()):
+        if options.only and options.only not in name:
+            continue
         rng = np.random.default_rng([options.seed, number])
         change = scale.change(truth)
         passed, blocks = 0, dict.fromkeys(["mean", "tail", "stability", "recall: defect", "slices"], 0)
@@ -180,7 +187,26 @@ def main(argv: list[str] | None = None) -> int:
     RESULTS.mkdir(exist_ok=True)
     kept = {"rows": ROWS, "slices": SLICES, "repetitions": repetitions, "seed": options.seed, "challengers": document}
     (RESULTS / "gates.json").write_text(json.dumps(kept, indent=1) + "\n")
-    return 0
+    missed = not_reached({row["challenger"]: (row["gate"], row["let_through"]) for row in document})
+    for line in missed:
+        print(f"not reached: {line}")
+    return 1 if missed else 0
+
+
+def not_reached(found: dict[str, tuple[str, float]]) -> list[str]:
+    """What lies beyond the limits, in words.
+
+    >>> not_reached({"recall at its margin": ("recall: defect", 0.08), BETTER: ("", 0.9)})
+    ['recall at its margin is let through in 8.0 % (at most 5 %)']
+    """
+    missed = [
+        f"{name} is let through in {100 * rate:.1f} % (at most {100 * AT_MOST:.0f} %)"
+        for name, (gate, rate) in found.items()
+        if gate not in {"", "slices"} and rate > AT_MOST
+    ]
+    if BETTER in found and found[BETTER][1] < AT_LEAST:
+        missed.append(f"{BETTER} is let through in {100 * found[BETTER][1]:.1f} % (at least {100 * AT_LEAST:.0f} %)")
+    return missed
 
 
 if __name__ == "__main__":

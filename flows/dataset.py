@@ -131,7 +131,12 @@ _EXAMPLES = {"week": "2026-W14", "day": "2026-04-03", "month": "2026-04"}
 
 
 def labelled_rows(
-    store: Store, settings: Settings, *, until: datetime | None = None, versions: Mapping[str, int] | None = None
+    store: Store,
+    settings: Settings,
+    *,
+    until: datetime | None = None,
+    versions: Mapping[str, int] | None = None,
+    after_seq: int | None = None,
 ) -> pd.DataFrame:
     """The newest version of every inspection that has a label, with its newest label, in order of arrival.
 
@@ -139,6 +144,7 @@ def labelled_rows(
     ----------
     until: only rows taken in, and labels given, by then; None takes all.
     versions: table -> version to read (of `inspections` and `labels`); the present ones where not named.
+    after_seq: only rows that arrived later; their `fold` means nothing where the split is by time.
 
     Returns
     -------
@@ -153,7 +159,8 @@ def labelled_rows(
         if name in named:
             raise BadConfig(f"the column {name!r} cannot be a feature, slice or group: the name is taken; rename it")
     chosen = versions or {}
-    rows = current_rows(store, version=chosen.get("inspections"))
+    where = None if after_seq is None else f"_seq > {int(after_seq)}"
+    rows = current_rows(store, where=where, version=chosen.get("inspections"))
     labels = current_labels(
         store, columns=["_id", "label", "label_value", "_time"], version=chosen.get("labels")
     ).rename(columns={"_time": "_label_time"})

@@ -115,32 +115,37 @@ def _look(context: Context, pair: Pair, *, now: datetime) -> list[str]:
             look.window for look in outcomes(context) if look.at > pair.since and look.state != "too_few_labels"
         )
     )
-    known = {entry.details["window"] for entry in ledger.read(context.store, action=WATCHED)
-             if (entry.details["kind"], entry.details["decision"]) == (pair.kind, pair.decision)}  # fmt: skip
-    if not windows or known.issuperset(windows):
-        return []
-    settings = context.settings
-    margins = margins_of(settings)
-    rows = labelled_rows(context.store, settings)
-    rows = rows[(rows["_seq"] > pair.after_seq) & ~excluded(rows, exclusions(context.store, settings))]
+    known = {
+        entry.details["window"]: entry.details
+        for entry in ledger.read(context.store, action=WATCHED)
+        if (entry.details["kind"], entry.details["decision"]) == (pair.kind, pair.decision)
+    }
+    rows = pd.DataFrame() if known.keys() >= set(windows) else _rows_since(context, pair)
     looks = 0
     for number, window in enumerate(windows, start=1):
-        part = rows[rows["window"].isin(windows[:number])].reset_index(drop=True)
-        if len(part) < margins.min_rows:
-            continue
+        found = known.get(window)
+        if found is None:
+            part = rows[rows["window"].isin(windows[:number])].reset_index(drop=True)
+            if len(part) < context.settings.promotion.min_holdout_rows:
+                continue
+            found = _compared(context, pair, part)
+            ledger.enter(
+                context.store, key=f"watch:{pair.kind}:{pair.decision}:{window}", actor=SYSTEM, action=WATCHED,
+                subject=pair.version, at=now,
+                details={"kind": pair.kind, "decision": pair.decision, "against": pair.other, "window": window,
+                         **found},
+            )  # fmt: skip
         looks += 1
-        if window in known:
-            continue
-        found = _compared(context, pair, part)
         worse = [one["name"] for one in found["figures"] if one["worse"]]
-        ledger.enter(
-            context.store, key=f"watch:{pair.kind}:{pair.decision}:{window}", actor=SYSTEM, action=WATCHED,
-            subject=pair.version, at=now,
-            details={"kind": pair.kind, "decision": pair.decision, "against": pair.other, "window": window, **found},
-        )  # fmt: skip
         if worse or looks >= pair.windows:
             return _end(context, pair, worse, found, windows[:number], now=now)
     return []
+
+
+def _rows_since(context: Context, pair: Pair) -> pd.DataFrame:
+    """Labelled rows that came after the decision, without those that an incident keeps out."""
+    rows = labelled_rows(context.store, context.settings, after_seq=pair.after_seq)
+    return rows[~excluded(rows, exclusions(context.store, context.settings))]
 
 
 def _compared(context: Context, pair: Pair, rows: pd.DataFrame) -> dict[str, Any]:
@@ -163,7 +168,8 @@ def _end(
         context.store, key=f"watched:{pair.kind}:{pair.decision}", actor=SYSTEM, action=WATCH_ENDED,
         subject=pair.version, at=now,
         details={"kind": pair.kind, "decision": pair.decision, "against": pair.other, "since": pair.since,
-                 "windows": windows, "worse": worse, "next": after, **found},
+                 "windows": windows, "worse": worse, "next": after, "rows": found["rows"],
+                 "figures": found["figures"]},
     )  # fmt: skip
     said = f"shown worse ({', '.join(worse)})" if worse else "not shown worse"
     place = "beside" if pair.kind == "shadow" else "after"

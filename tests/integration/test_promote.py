@@ -177,7 +177,7 @@ def test_too_few_held_out_rows_refuse(capable: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"), [({"row_ms": 1e-6}, "one part alone is judged in"), ({"size_mb": 1e-6}, "its weights take")]
+    ("limit", "said"), [({"row_ms": 1e-6}, "one part alone takes"), ({"size_mb": 1e-6}, "its weights take")]
 )
 def test_too_slow_or_too_large_is_refused(capable: Any, limit: dict[str, float], said: str) -> None:
     generous(capable, **limit)
