@@ -56,4 +56,4 @@ def row_milliseconds(bundle: ModelBundle, row: pd.DataFrame, images: Callable[[s
 def megabytes(bundle: ModelBundle) -> float:
     """Size of the weights."""
     tensors = bundle.model.state_dict().values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) / 1e6

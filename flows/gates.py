@@ -273,19 +273,25 @@ def _tolerance(comparison: Comparison) -> float | None:
     return float(np.quantile(comparison.champion_errors, 0.9))
 
 
-def _misses(comparison: Comparison, tolerance: float) -> Statistic:
+def _missed(comparison: Comparison, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows the champion, and which the challenger, misses."""
     old, new = comparison.champion_errors, comparison.challenger_errors
     if old is None or new is None:
         raise ValueError("champion_errors and challenger_errors must both be given to count misses")
-    return hit_differences(old > tolerance, new > tolerance, [np.ones(len(old), dtype=bool)])
+    return old > tolerance, new > tolerance
+
+
+def _misses(comparison: Comparison, tolerance: float) -> Statistic:
+    old, new = _missed(comparison, tolerance)
+    return hit_differences(old, new, [np.ones(len(old), dtype=bool)])
 
 
 def _misses_gate(comparison: Comparison, tolerance: float, figure: float, drawn: np.ndarray, margins: Margins) -> Gate:
     low, high = _limits(drawn, margins.confidence)
-    old, new = comparison.champion_errors > tolerance, comparison.challenger_errors > tolerance
+    old, new = _missed(comparison, tolerance)
     if (old != new).any():
-        high = max(high, -lowest_difference(int((new & ~old).sum()), int((old & ~new).sum()), len(old),
-                                            margins.confidence))  # fmt: skip
+        lost, won = int((new & ~old).sum()), int((old & ~new).sum())
+        high = max(high, -lowest_difference(lost, won, len(old), margins.confidence))
     source = "" if comparison.tolerance is not None else ", the error that the champion exceeds in a tenth of the rows"
     reason = (
         f"share of rows with an error above {tolerance:.4g}{source}: {_points(figure)} "

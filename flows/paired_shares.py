@@ -32,7 +32,7 @@ def lowest_difference(lost: int, won: int, rows: int, confidence: float) -> floa
     if rows <= 0:
         return -1.0
     counted = lost + CORRECTION
-    limit = norm.ppf(confidence)
+    limit = float(norm.ppf(confidence))
 
     def beyond(difference: float) -> float:
         return _score(counted, won, rows, difference) - limit

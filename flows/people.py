@@ -253,7 +253,8 @@ def check_config(config: Path | None, workspace: Path) -> Reply:
 
 def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None) -> Reply:
     """`softad config add-class NAME`: the class is added to the config file; waiting labels are taken in again."""
-    from flows.waiting_labels import release_waiting
+    from flows.quarantine import RELEASED, all_rows, let_go
+    from flows.waiting_labels import release_waiting, waits_for
 
     context = open_context(config, workspace)
     settings, path = context.settings, context.settings.source
@@ -268,6 +269,11 @@ def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None
     now, who = utc_now(), by or current_actor()
     # Also for a class that is there already: the labels still wait where the process died right after the config.
     released = release_waiting(name, settings, context.store)
+    rows = [
+        row for row in all_rows(context.store)
+        if row.kind == "labels" and row.state == "held" and waits_for(row.reasons, name, settings)
+    ]  # fmt: skip
+    let_go(context.store, rows, action=RELEASED, actor=who, reason=f"the class {name!r} was added", now=now)
     if known and not released:
         return Reply({"classes": task.classes, "released": 0}, [f"{name!r} is among the classes already"])
     ledger.enter(

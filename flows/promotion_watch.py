@@ -34,6 +34,7 @@ from flows.promotions import (
     Pending,
     pending,
     refusal,
+    to_move,
 )
 from flows.respond import SYSTEM, ensure_life
 from flows.watch_rule import watched_figures
@@ -65,7 +66,10 @@ def watch_promotions(context: Context, *, now: datetime) -> list[str]:
 
     A step that a crash interrupted is finished by the next call.
     """
-    carry_out(context.store, context.tracker, now=now)
+    if to_move(ledger.read(context.store)):
+        # Under the lock: a slow process must not move an alias after a quicker one has moved it on.
+        with context.workspace.lock("promotion"):
+            carry_out(context.store, context.tracker, now=now)
     notes: list[str] = []
     for pair in _pairs(context, ledger.read(context.store)):
         notes += _look(context, pair, now=now)

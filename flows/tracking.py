@@ -285,7 +285,7 @@ class Tracker:
 
         Parameters
         ----------
-        afresh: from the registry, whatever is kept here: what it holds now is what is checked.
+        afresh: what the registry holds now is checked too, also where a good copy is kept here.
 
         Raises
         ------
@@ -295,9 +295,7 @@ class Tracker:
         if afresh or version not in self._loaded:
             info = self.version(version)
             where = f"{MODEL}/data/{BUNDLE}"
-            if afresh:
-                shutil.rmtree(self.workspace.cache / "models" / info.digest, ignore_errors=True)
-            self._loaded[version] = self._bundle(info.run_id, where, info.digest, f"version {version}")
+            self._loaded[version] = self._bundle(info.run_id, where, info.digest, f"version {version}", afresh=afresh)
         return self._loaded[version]
 
     def load_reference(self, version: str) -> ModelBundle | None:
@@ -344,13 +342,13 @@ class Tracker:
             aliases = self.client.get_registered_model(self.name).aliases
         return {name: str(version) for name, version in aliases.items()}
 
-    def _bundle(self, run_id: str, path: str, digest: str, what: str) -> ModelBundle:
+    def _bundle(self, run_id: str, path: str, digest: str, what: str, *, afresh: bool = False) -> ModelBundle:
         from softad.bundle import ModelBundle
 
         target = self.workspace.cache / "models" / digest
         if target.exists() and bundle_digest(target) != digest:
             shutil.rmtree(target)  # a copy; what counts is the registry
-        if not target.exists():
+        if afresh or not target.exists():
             with new_folder(target.parent) as fresh:
                 with self._reached():
                     got = Path(self.client.download_artifacts(run_id, path, str(fresh)))

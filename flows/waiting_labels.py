@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,7 @@ def release_waiting(name: str, settings: Settings, store: Store) -> int:
     Doing it again adds nothing.
     """
     held = store.read("quarantine", where="kind = 'labels' AND state = 'held'", order='"at", _file, _row')
-    waiting = [row for row in held.to_dict("records") if _reads(row["reasons"], name, settings)]
+    waiting = [row for row in held.to_dict("records") if waits_for(json.loads(row["reasons"]), name, settings)]
     if not waiting:
         return 0
     known = current_labels(store, columns=["_id", "_version"]).set_index("_id")["_version"].to_dict()
@@ -39,9 +40,8 @@ def release_waiting(name: str, settings: Settings, store: Store) -> int:
     return len(labels) if store.append("labels", labels, key=f"class:{name}") else 0
 
 
-def _reads(reasons: str, name: str, settings: Settings) -> bool:
+def waits_for(reasons: list[dict[str, Any]], name: str, settings: Settings) -> bool:
     """Whether a label was held only because its class was unknown, and it is this class."""
-    found = json.loads(reasons)
-    return bool(found) and all(
-        item["column"] == settings.data.label and str(item["value"]).strip() == name for item in found
+    return bool(reasons) and all(
+        item["column"] == settings.data.label and str(item["value"]).strip() == name for item in reasons
     )
