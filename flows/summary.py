@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flows.context import Context
 
 if TYPE_CHECKING:
+    from flows.actions import Action
     from flows.cycle import CycleReport
-    from flows.respond import Action
 
 
 def ingest_document(report: Any) -> dict[str, Any]:
