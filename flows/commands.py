@@ -169,7 +169,7 @@ def roll_back(config: Path | None, workspace: Path, *, reason: str, by: str | No
     with context.workspace.lock("promotion", wait=False):
         back = rollback(context.store, context.tracker, context.settings, now=now, actor=who, reason=reason,
                         named="declared" if by else "account")  # fmt: skip
-        ensure_life(context, now=now, actor=who)
+        ensure_life(context, now=now, actor=who, back=True)
     return Reply(
         {"champion": back.version, "was": back.replaced, "reason": reason, "by": who},
         [f"version {back.version} is the champion again; version {back.replaced} was. In the ledger: {reason}"],

@@ -189,6 +189,16 @@ def is_short(reference: pd.DataFrame, options: Mapping[str, Any], least: int) ->
     return False
 
 
+def reference_before(store: Store, version: str) -> pd.DataFrame | None:
+    """The reference of the last life in which this version was the champion; None where it never was."""
+    frame = store.read("lives", where="model_version = '" + version.replace("'", "''") + "'")
+    if frame.empty:
+        return None
+    last = max(frame["life"], key=lambda name: int(str(name).removeprefix("life-")))
+    found = store.read("references", where=f"life = '{last}'")
+    return found[["_id", "loss", "window"]].sort_values("_id", ignore_index=True) if len(found) else None
+
+
 def first_scan(reference: pd.DataFrame, options: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a new scan on a reference."""
     from monitoring.scan import ConcentrationScan

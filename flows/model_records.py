@@ -52,7 +52,7 @@ class VersionInfo:
 
 def bundle_digest(folder: Path) -> str:
     """SHA-256, in hex, of a saved bundle's files; the same as `ModelBundle.digest` of what they hold."""
-    from softad.model_bundle import DOCUMENT, WEIGHTS
+    from softad.bundle_files import DOCUMENT, WEIGHTS
 
     digest = hashlib.sha256()
     for name in (WEIGHTS, DOCUMENT):

@@ -7,9 +7,10 @@ what it says also where a handful of answers changed.
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 CORRECTION = 0.1
 """Of an answer, added to those that were lost: the interval's chance of erring is a little above what it says where the
@@ -32,22 +33,22 @@ def lowest_difference(lost: int, won: int, rows: int, confidence: float) -> floa
     if rows <= 0:
         return -1.0
     counted = lost + CORRECTION
-    limit = float(norm.ppf(confidence))
-
-    def beyond(difference: float) -> float:
-        return _score(counted, won, rows, difference) - limit
-
-    low, high = -1 + 1e-9, min((won - counted) / rows, 1 - 1e-9)
-    return float(brentq(beyond, low, high)) if beyond(low) > 0 > beyond(high) else low
+    limit = NormalDist().inv_cdf(confidence)
+    low, high = -1.0, (won - counted) / rows
+    # The score falls as the difference grows; fifty halvings leave less than any rounding.
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _score(counted, won, rows, middle) > limit else (low, middle)
+    return low
 
 
 def _score(lost: float, won: float, rows: int, difference: float) -> float:
     """How far the observed difference lies above `difference`, in the standard errors that hold where that is true."""
     linear = -lost - won + (2 * rows - won + lost) * difference
     constant = -lost * difference * (1 - difference)
-    share = (np.sqrt(linear**2 - 8 * rows * constant) - linear) / (4 * rows)
+    share = (math.sqrt(max(linear**2 - 8 * rows * constant, 0.0)) - linear) / (4 * rows)
     variance = rows * (2 * share + difference * (1 - difference))
-    return float((won - lost - rows * difference) / np.sqrt(max(variance, 1e-12)))
+    return (won - lost - rows * difference) / math.sqrt(max(variance, 1e-12))
 
 
 def caught_at(scores: np.ndarray, good: np.ndarray, rejects: int) -> np.ndarray:

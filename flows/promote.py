@@ -104,7 +104,7 @@ def consider(
     if waiting is not None:
         if waiting.needs == "shadow" or not by_person:
             return replace(decision, reasons=(*decision.reasons, _waits_sentence(waiting)))
-        tracker.load(version, afresh=True)  # it may have waited for days
+        tracker.check(version)  # it may have waited for days
         approve(store, waiting, actor=actor, named=named, note="after the gates", now=now)
     carry_out(store, tracker, now=now)
     _told_where_overtaken(store, version)
@@ -229,7 +229,7 @@ def rollback(
         raise Refused(f"{settings.name} has no earlier champion to go back to; `softad status` lists the versions")
     if of is not None and champion != of:
         raise Refused(f"version {of} is not in use any more, version {champion} is: nothing was moved")
-    tracker.load(previous, afresh=True)  # before anything is written: what cannot be loaded must not be put to use
+    tracker.check(previous)  # before anything is written: what has changed must not be put to use
     number = sum(1 for entry in entries if entry.action == ROLLED_BACK)
     ours = ledger.enter(
         store, key=f"rollback:{number}", actor=actor, action=ROLLED_BACK, subject=previous, at=now,

@@ -200,7 +200,7 @@ def _finish(context: Context, *, now: datetime) -> list[str]:
         waiting = pending(entries)
         if details["next"] == "promotion" and waiting is not None and waiting.key == details["decision"]:
             with context.workspace.lock("promotion"):
-                context.tracker.load(version, afresh=True)
+                context.tracker.check(version)
                 note = f"not shown worse on {details['rows']} rows of {len(details['windows'])} windows"
                 approve(context.store, waiting, actor=SYSTEM, named="system", note=note, now=now)
                 carry_out(context.store, context.tracker, now=now)
@@ -231,7 +231,7 @@ def _take_back(context: Context, end: Entry, *, now: datetime) -> list[str]:
                 context.store, context.tracker, context.settings, now=now, actor=SYSTEM, reason=f"probation: {reason}",
                 named="system", of=version,
             )  # fmt: skip
-            ensure_life(context, now=now, actor=SYSTEM)
+            ensure_life(context, now=now, actor=SYSTEM, back=True)
             notes.append(f"version {back.version} is the champion again: version {version} was {reason}")
         else:
             notes.append(f"version {version} is not promoted: {reason}")

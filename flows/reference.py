@@ -27,8 +27,7 @@ def held_out_losses(context: Context, version: str, *, since: datetime | None = 
     from flows.images import image_reader
 
     settings = context.settings
-    newest = context.store.sql("SELECT max(_seq) AS top FROM inspections")["top"].iloc[0]
-    after_seq = -1 if pd.isna(newest) else int(newest)
+    after_seq = newest_row(context)
     held = held_out_rows(context.store, context.tracker, settings, [version])
     if since is not None and settings.data.time is not None:
         held = held[held["_time"] >= since]
@@ -40,6 +39,12 @@ def held_out_losses(context: Context, version: str, *, since: datetime | None = 
     truth = held["label"] if settings.task.kind == "classification" else held["label_value"]
     losses = bundle.row_losses(held, truth.to_numpy(), images=image_reader(context.workspace))
     return held[["_id", "window"]].assign(loss=losses)[["_id", "loss", "window"]].reset_index(drop=True), after_seq
+
+
+def newest_row(context: Context) -> int:
+    """The greatest `_seq` so far; -1 where no row has come."""
+    newest = context.store.sql("SELECT max(_seq) AS top FROM inspections")["top"].iloc[0]
+    return -1 if pd.isna(newest) else int(newest)
 
 
 def reference_rows(context: Context, life: Life, *, also: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -173,7 +173,7 @@ def _advice(found: Repetition) -> str:
 
 
 def _weights(tracker: Tracker, run: str) -> str:
-    from softad.model_bundle import DOCUMENT
+    from softad.bundle_files import DOCUMENT
 
     path = tracker.read_file(run, f"{MODEL}/data/{BUNDLE}/{DOCUMENT}")
     return str(json.loads(path.read_text(encoding="utf-8"))["weights_sha256"])

@@ -22,7 +22,7 @@ from flows.actions import Action
 from flows.context import Context
 from flows.errors import BadConfig, BadInput
 from flows.incidents import change_incident, find_incident, open_incidents
-from flows.lives import begin_life, current_life, reference_of
+from flows.lives import begin_life, current_life, reference_before, reference_of
 from flows.monitor import outcomes, scan_options
 from flows.promote import champion_in_use, consider
 from flows.promotions import pending as pending_promotion
@@ -273,23 +273,30 @@ def consider_version(
     return Action("considered", incident.key if incident else None, training, decision)
 
 
-def ensure_life(context: Context, *, now: datetime, actor: str, since: datetime | None = None) -> None:
+def ensure_life(
+    context: Context, *, now: datetime, actor: str, since: datetime | None = None, back: bool = False
+) -> None:
     """Begin a life for the champion where the last life had another; heals a crash after the alias moved.
 
     Parameters
     ----------
     since: the reference is taken from rows of this time on (a change that led to the promotion); by default all.
+    back: the champion was in use before: its reference stays as it was, and no model has to be loaded.
     """
-    from flows.reference import held_out_losses
+    from flows.reference import held_out_losses, newest_row
 
     champion = context.tracker.champion()
     life = current_life(context.store)
     if champion is None or (life is not None and life.model_version == champion):
         return
-    training = latest_training(context.tracker, champion)
-    if since is None and training is not None:
-        since = training.since
-    reference, after_seq = held_out_losses(context, champion, since=since)
+    kept = reference_before(context.store, champion) if back else None
+    if kept is not None:
+        reference, after_seq = kept, newest_row(context)
+    else:
+        training = latest_training(context.tracker, champion)
+        if since is None and training is not None:
+            since = training.since
+        reference, after_seq = held_out_losses(context, champion, since=since)
     reference = with_units(context.store, context.settings, reference)
     begin_life(
         context.store,

@@ -298,6 +298,16 @@ class Tracker:
             self._loaded[version] = self._bundle(info.run_id, where, info.digest, f"version {version}", afresh=afresh)
         return self._loaded[version]
 
+    def check(self, version: str) -> None:
+        """See that the registry's files of a version are those that were registered, without loading the model.
+
+        Raises
+        ------
+        BadConfig, Refused: as for `load`.
+        """
+        info = self.version(version)
+        self._files(info.run_id, f"{MODEL}/data/{BUNDLE}", info.digest, f"version {version}", afresh=True)
+
     def load_reference(self, version: str) -> ModelBundle | None:
         """The model trained without soft ascent-descent on the same rows as a version; None where there is none."""
         name = f"{REFERENCE} {version}"
@@ -345,6 +355,10 @@ class Tracker:
     def _bundle(self, run_id: str, path: str, digest: str, what: str, *, afresh: bool = False) -> ModelBundle:
         from softad.bundle import ModelBundle
 
+        return ModelBundle.load(self._files(run_id, path, digest, what, afresh=afresh))
+
+    def _files(self, run_id: str, path: str, digest: str, what: str, *, afresh: bool) -> Path:
+        """A bundle's files, checked, in the cache."""
         target = self.workspace.cache / "models" / digest
         if target.exists() and bundle_digest(target) != digest:
             shutil.rmtree(target)  # a copy; what counts is the registry
@@ -360,7 +374,7 @@ class Tracker:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if not target.exists():
                     got.replace(target)
-        return ModelBundle.load(target)
+        return target
 
     @contextmanager
     def _reached(self, *, exists_is_fine: bool = False, **absent: None) -> Iterator[None]:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from softad.bundle_files import DOCUMENT, WEIGHTS
 from softad.calibration import cross_entropies, log_probabilities
 from softad.checkpoints import copy_state, replace_file
 from softad.images import ImageSource
@@ -33,7 +34,6 @@ Task = Literal["classification", "regression"]
 
 FORMAT = 1
 """Version of the files; raised when an older program could not read them."""
-WEIGHTS, DOCUMENT = "weights.safetensors", "bundle.json"
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from softad.bundle import ModelBundle, _load_pyfunc, prepare, train_bundle, train_prepared
+from softad.bundle_files import DOCUMENT, WEIGHTS
 from softad.criteria import SoftAD
-from softad.model_bundle import DOCUMENT, WEIGHTS
 
 
 def parts(rows: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
