@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import BadConfig, Refused
+from flows.errors import BadConfig, Refused, Unavailable
 from flows.model_records import RunInfo, VersionInfo, bundle_digest, requirements, run_info, version_info
 from flows.settings import Settings
 from flows.tracking_errors import told
