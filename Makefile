@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # `make search` runs the property tests on new random examples; what fails becomes an `@example`.
-.PHONY: demo test browser search up bench check install clean
+.PHONY: demo test browser search up containers bench check install clean
 
 install: $(STAMP)
 
@@ -36,6 +36,10 @@ search: $(STAMP)
 
 up: $(STAMP)
 	@$(BIN)/softad up
+
+# The images are built and run with podman; the log is docs/containers.log.
+containers:
+	@docker/containers.sh
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

@@ -79,9 +79,9 @@ def on_the_running_system(config: Path, workspace: Path) -> Path:
     """
     from flows.up import running
 
-    if running(workspace) is None:
-        raise Unavailable(f"no `softad up` of {workspace} runs; start it with this config, then run the demo again")
     context = open_context(config, workspace)
+    if running(workspace) is None and context.settings.services.prefect is None:
+        raise Unavailable(f"no `softad up` of {workspace} runs; start it with this config, then run the demo again")
     if context.store.count("files"):
         raise BadConfig(f"{workspace}: {context.settings.name} has rows already; the demo needs a workspace without")
     return config

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Build the images, bring all up, run the demo's first weeks on it, ask every port for its login, take all down; the log
+# goes to docs/containers.log. For `make containers`; with podman and podman-compose (or docker, by CONTAINERS=docker).
+#
+# Where no public registry is reachable: PYTHON_IMAGE and DEBIAN_IMAGE name base images, BUILD_OPTIONS what `build`
+# needs besides (mounts of a package folder), OVERRIDE a compose file that is laid over ours (another object store).
+set -eu
+cd "$(dirname "$0")/.."
+tool=${CONTAINERS:-podman}
+if ! command -v "$tool" > /dev/null; then
+    echo "skipped: $tool is not installed (Debian: apt-get install podman podman-compose)"
+    exit 0
+fi
+case $tool in
+    docker) compose="docker compose" ;;
+    *) compose="podman-compose" ;;
+esac
+log=docs/containers.log
+SOFTAD_WORK=$(mktemp -d)
+trap 'rm -rf "$SOFTAD_WORK"' EXIT
+python=${PYTHON_IMAGE:-docker.io/library/python:3.11.13-slim-bookworm}
+debian=${DEBIAN_IMAGE:-docker.io/library/debian:bookworm-20250811-slim}
+files="-f docker/compose.yaml${OVERRIDE:+ -f $OVERRIDE}"
+
+run() {
+    echo "\$ $*" | tee -a "$log"
+    "$@" >> "$log" 2>&1
+}
+status() { # what a port answers to someone without a login, and with one
+    curl --silent --insecure --max-time 20 --output /dev/null --write-out '%{http_code}' "$@" || true
+}
+: > "$log"
+docker/secrets.sh
+if [ -z "${BUILT:-}" ]; then
+    # shellcheck disable=SC2086
+    {
+        run "$tool" build ${BUILD_OPTIONS:-} -f docker/Dockerfile --build-arg BASE_IMAGE="$python" -t softad:0.1.0 .
+        run "$tool" build -f docker/postgres.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-postgres:15 .
+        run "$tool" build -f docker/proxy.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-proxy:1 .
+    }
+fi
+# shellcheck disable=SC2086
+down() { run $compose $files down; }
+trap 'rm -rf "$SOFTAD_WORK"; down || true' EXIT
+# shellcheck disable=SC2086
+run $compose $files up -d
+wait_for() { # seconds, words, command
+    until=$(($(date +%s) + $1)); what=$2; shift 2
+    until "$@" > /dev/null 2>&1; do
+        if [ "$(date +%s)" -gt "$until" ]; then echo "not ready in time: $what" | tee -a "$log"; return 1; fi
+        sleep 3
+    done
+    echo "ready: $what" | tee -a "$log"
+}
+page=https://127.0.0.1:${PAGE_PORT:-8443} mlflow=https://127.0.0.1:${MLFLOW_PORT:-5443} prefect=https://127.0.0.1:${PREFECT_PORT:-4443}
+named() { "$tool" ps -a --format '{{.Names}}' | grep -E "(^|[_-])$1([_-]1)?\$" | head -n 1; }
+initialised() { [ "$("$tool" inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$(named init)")" = "exited 0" ]; }
+wait_for "${WITHIN:-400}" "init has ended well" initialised
+run "$tool" logs "$(named init)"
+answers() { [ "$(status "$1")" = "$2" ]; }
+for url in "$page/" "$mlflow/" "$prefect/api/admin/version"; do
+    wait_for 120 "$url asks for a login (401)" answers "$url" 401
+done
+viewer=viewer:$(cat docker/secrets/viewer_password) service=$(cat docker/secrets/prefect_auth)
+for pair in "$page/ $viewer" "$mlflow/api/2.0/mlflow/users/current $viewer" "$prefect/api/admin/version $service"; do
+    echo "with a login: ${pair%% *} $(status --user "${pair#* }" "${pair%% *}")" | tee -a "$log"
+done
+heard() { "$tool" logs "$(named worker)" 2>&1 | grep -q "Worker 'local' started"; }
+wait_for 200 "the worker" heard
+run "$tool" exec "$(named worker)" python -m flows.cli demo --config /configs/production.yaml --workspace /workspace \
+    --weeks "${WEEKS:-1}" --rows "${ROWS:-1000}" --json
+echo "the page with the demo: $(status --user "$viewer" "$page/demo/")" | tee -a "$log"
+curl --silent --insecure --user "$viewer" "$mlflow/api/2.0/mlflow/registered-models/get?name=demo" \
+    | grep -o '"aliases".*' | head -c 300 >> "$log" || true
