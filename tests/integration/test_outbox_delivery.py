@@ -15,12 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import apprise  # noqa: F401 (its import takes longer than the time-outs of these tests)
 import pytest
 
 from flows.errors import BadConfig
 from flows.settings import load_settings
 from monitoring.alerts import Message
+from monitoring.channels import understood
 from monitoring.outbox import Outbox
 
 SECRET = "T0pSecretToken"
@@ -65,6 +65,12 @@ class Receiver:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _apprise_is_there() -> None:
+    """Its plugins are loaded at first use, which takes longer than the time-outs of these tests."""
+    assert understood("json://127.0.0.1:1/x")
 
 
 @pytest.fixture
@@ -227,8 +233,9 @@ def test_a_receiver_that_hangs_delays_the_end_of_a_process_by_a_set_time(receive
     outbox = Outbox(tmp_path)
     outbox.put(OPENED, [receiver.url])
     receiver.delay = 300.0
-    # Apprise is imported first: that takes longer than the patience of this test.
-    code = f"import apprise; {DELIVER.replace('argv[1]))', 'argv[1]), patience=3.0)')}"
+    # Apprise's plugins are loaded first: that takes longer than the patience of this test.
+    warm = "from monitoring.channels import understood; understood(sys.argv[2])"
+    code = f"import sys; {warm}; {DELIVER.replace('argv[1]))', 'argv[1]), patience=3.0)')}"
     hanging = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), receiver.url],
         stdout=subprocess.PIPE, text=True,
