@@ -233,3 +233,17 @@ def test_a_life_cut_off_before_it_was_saved_begins_at_last(tmp_path: Path, monke
     state.cut = False
     begin(store, "champion:1")
     assert (store.count("references"), store.count("lives"), len(ledger.read(store))) == (300, 1, 1)
+
+
+def test_a_reference_whose_losses_are_all_equal_waits_for_rows_that_differ(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    life = begin_life(
+        store, model_version="1", reference=losses(300).assign(loss=0.5), after_seq=299, min_reference_rows=250,
+        scan_options=OPTIONS, reason="promotion", cause="champion:1", actor="softad", now=START,
+    )  # fmt: skip
+    assert life.scan is None
+    life = extend_reference(
+        store, life, losses(100, start=1000)[["_id", "loss"]], window="2026-W11", min_reference_rows=250,
+        scan_options=OPTIONS, now=START,
+    )  # fmt: skip
+    assert life.scan is not None
