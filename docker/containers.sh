@@ -22,9 +22,15 @@ python=${PYTHON_IMAGE:-docker.io/library/python:3.11.13-slim-bookworm}
 debian=${DEBIAN_IMAGE:-docker.io/library/debian:bookworm-20250811-slim}
 files="-f docker/compose.yaml${OVERRIDE:+ -f $OVERRIDE}"
 
-run() {
-    echo "\$ $*" | tee -a "$log"
-    "$@" >> "$log" 2>&1
+run() { # words, command: the log has the words and the result, and what the command said only where it failed
+    what=$1 begun=$(date +%s); shift
+    if "$@" > "$SOFTAD_WORK/said" 2>&1; then
+        echo "$what: done in $(($(date +%s) - begun)) s" | tee -a "$log"
+    else
+        echo "$what: failed" | tee -a "$log"
+        tail -n 30 "$SOFTAD_WORK/said" >&2
+        return 1
+    fi
 }
 status() { # what a port answers to someone without a login, and with one
     curl --silent --insecure --max-time 20 --output /dev/null --write-out '%{http_code}' "$@" || true
@@ -34,16 +40,16 @@ docker/secrets.sh
 if [ -z "${BUILT:-}" ]; then
     # shellcheck disable=SC2086
     {
-        run "$tool" build ${BUILD_OPTIONS:-} -f docker/Dockerfile --build-arg BASE_IMAGE="$python" -t softad:0.1.0 .
-        run "$tool" build -f docker/postgres.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-postgres:15 .
-        run "$tool" build -f docker/proxy.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-proxy:1 .
+        run "build softad" "$tool" build ${BUILD_OPTIONS:-} -f docker/Dockerfile --build-arg BASE_IMAGE="$python" -t softad:0.1.0 .
+        run "build softad-postgres" "$tool" build -f docker/postgres.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-postgres:15 .
+        run "build softad-proxy" "$tool" build -f docker/proxy.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-proxy:1 .
     }
 fi
 # shellcheck disable=SC2086
-down() { run $compose $files down; }
-trap 'rm -rf "$SOFTAD_WORK"; down || true' EXIT
+down() { run "down" $compose $files down; }
+trap 'down || true; rm -rf "$SOFTAD_WORK"' EXIT
 # shellcheck disable=SC2086
-run $compose $files up -d
+run "up" $compose $files up -d
 wait_for() { # seconds, words, command
     until=$(($(date +%s) + $1)); what=$2; shift 2
     until "$@" > /dev/null 2>&1; do
@@ -56,7 +62,7 @@ page=https://127.0.0.1:${PAGE_PORT:-8443} mlflow=https://127.0.0.1:${MLFLOW_PORT
 named() { "$tool" ps -a --format '{{.Names}}' | grep -E "(^|[_-])$1([_-]1)?\$" | head -n 1; }
 initialised() { [ "$("$tool" inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$(named init)")" = "exited 0" ]; }
 wait_for "${WITHIN:-400}" "init has ended well" initialised
-run "$tool" logs "$(named init)"
+"$tool" logs "$(named init)" 2>&1 | sed 's/^/  init: /' | tee -a "$log"
 answers() { [ "$(status "$1")" = "$2" ]; }
 for url in "$page/" "$mlflow/" "$prefect/api/admin/version"; do
     wait_for 120 "$url asks for a login (401)" answers "$url" 401
@@ -67,8 +73,8 @@ for pair in "$page/ $viewer" "$mlflow/api/2.0/mlflow/users/current $viewer" "$pr
 done
 heard() { "$tool" logs "$(named worker)" 2>&1 | grep -q "Worker 'local' started"; }
 wait_for 200 "the worker" heard
-run "$tool" exec "$(named worker)" python -m flows.cli demo --config /configs/production.yaml --workspace /workspace \
+run "demo, ${WEEKS:-1} week" "$tool" exec "$(named worker)" python -m flows.cli demo --config /configs/production.yaml --workspace /workspace \
     --weeks "${WEEKS:-1}" --rows "${ROWS:-1000}" --json
 echo "the page with the demo: $(status --user "$viewer" "$page/demo/")" | tee -a "$log"
 curl --silent --insecure --user "$viewer" "$mlflow/api/2.0/mlflow/registered-models/get?name=demo" \
-    | grep -o '"aliases".*' | head -c 300 >> "$log" || true
+    | tr -d ' \n' | grep -o '"aliases":\[[^]]*\]' | tee -a "$log"

@@ -65,6 +65,9 @@ def prefect(options: argparse.Namespace, kept: Secrets) -> tuple[list[str], dict
         # The server asks itself, too.
         "PREFECT_API_AUTH_STRING": kept.need("prefect_auth"),
         "PGPASSWORD": kept.need("postgres_prefect_password"),
+        # The first start makes all tables; on a busy machine that takes longer than the ten seconds it is given else.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
     }
     return command, more
 

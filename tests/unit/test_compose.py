@@ -64,7 +64,8 @@ def test_commands_are_the_same(compose: dict[str, Any], native: Layout, tmp_path
 def test_environments_are_the_same(compose: dict[str, Any], native: Layout) -> None:
     services = {service.name: service.environment for service in native.services}
     renamed = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_SERVER_UI_API_URL", "SOFTAD_SECRETS", "PREFECT_HOME"}
-    allowed = {"MLFLOW_S3_ENDPOINT_URL", "MLFLOW_SERVER_ALLOWED_HOSTS"}
+    # What a read-only root, or an object store, needs besides.
+    allowed = {"PREFECT_SERVER_UI_STATIC_DIRECTORY", "MLFLOW_S3_ENDPOINT_URL", "MLFLOW_SERVER_ALLOWED_HOSTS"}
     for name in BOTH[1:]:
         given = compose["services"][name]["environment"]
         own = {key for key in given if not key.startswith("SOFTAD_CONFIG__")}
