@@ -9,7 +9,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # `make search` runs the property tests on new random examples; what fails becomes an `@example`.
-.PHONY: demo test browser search up containers bench check install clean
+# `make screenshots` takes the pictures of docs/ from the page of a demo, in the system's Chromium.
+.PHONY: demo test browser screenshots search up containers bench check install clean
 
 install: $(STAMP)
 
@@ -30,6 +31,9 @@ test: $(STAMP)
 # In the system's Chromium.
 browser: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/browser
+
+screenshots: demo
+	@$(BIN)/python tests/browser/screenshots.py workspace/page/demo/index.html docs
 
 search: $(STAMP)
 	@HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit

@@ -11,7 +11,21 @@ from typing import Any
 import pytest
 
 from monitoring.dashboard import write_page
-from monitoring.page_data import Bought, LedgerLine, Named, OpenIncident, PageData, Reason, Received, WindowPoint
+from monitoring.hard_errors import HardErrors
+from monitoring.page_data import (
+    LORENZ_AT,
+    Bought,
+    Budget,
+    Carried,
+    LedgerLine,
+    Named,
+    OpenIncident,
+    PageData,
+    Reason,
+    Received,
+    WindowPoint,
+)
+from monitoring.places_map import Cell, PlacesMap
 
 CHROMIUM = Path("/usr/bin/chromium")
 AT = datetime(2026, 4, 6, 6, tzinfo=UTC)
@@ -23,6 +37,7 @@ def sample() -> PageData:
         WindowPoint(
             f"2026-W{week:02d}", 1990, "healthy" if week < 12 else "inspect", week == 12, 0.09 + 0.02 * (week % 3),
             0.8 + 0.1 * (week % 4), 0.35, 0.1, 0.95, 0.4, 0.3 * (week % 5) + (8 if week == 12 else 0), 3.2, 0.01,
+            hard=HardErrors(199, 60, 64, 3, 7, 0.01),
         )
         for week in range(2, 13)
     ]  # fmt: skip
@@ -38,7 +53,8 @@ def sample() -> PageData:
         ),
         links={"mlflow": "http://127.0.0.1:5000", "prefect": "http://127.0.0.1:4200"}, months=["2026-04", "2026-03"],
         bought=[Bought("mean", -0.01, -0.03, 0.02), Bought("tail", -0.12, -0.2, -0.04)], bought_window="2026-W12",
-        bought_rows=1990,
+        bought_rows=1990, map=PlacesMap(["machine", "line"], [Cell("<b>M07</b>", "L1", 200, 144, 90, 8)]),
+        map_window="2026-W12", carried=Carried("2026-W12", LORENZ_AT, LORENZ_AT), budget=Budget(0.05, 52, 11, 0.01),
     )  # fmt: skip
 
 
