@@ -9,8 +9,12 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # `make search` runs the property tests on new random examples; what fails becomes an `@example`.
+<<<<<<< HEAD
 # `make screenshots` takes the pictures of docs/ from the page of a demo, in the system's Chromium.
 .PHONY: demo test browser screenshots search up containers bench check install clean
+=======
+.PHONY: demo test faults soak browser search up containers bench check install clean
+>>>>>>> 09cb8d4 (Deaths at every write, by process and stage; a soak of random kills; an object store out of reach and an empty commit are told)
 
 install: $(STAMP)
 
@@ -37,6 +41,13 @@ screenshots: demo
 
 search: $(STAMP)
 	@HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+
+# Processes that die at every write, and cycles killed at random; `ONLY="person: close"`, `KILLS=150 SEED=7` say less.
+faults: $(STAMP)
+	@$(BIN)/python -m tests.faults.matrix $(if $(ONLY),--only "$(ONLY)")
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.faults.soak --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED))
 
 up: $(STAMP)
 	@$(BIN)/softad up

@@ -90,6 +90,8 @@ def damage_of(error: BaseException) -> dict[str, str] | None:
         r"magic bytes|[Cc]orrupt|TProtocolException|Snappy|ZSTD|[Pp]arquet (error|file)|don't know what type", text
     ):
         return {**named, "fault": f"{name} is torn or was changed"}
+    if re.search(r"contiguous commit files", text):
+        return {**named, "fault": "a file of its log is gone"}
     if re.search(r"Json error|EOF while parsing|expected value|[Cc]heckpoint", text):
         return {**named, "fault": "its log holds a line that cannot be read"}
     return None

@@ -261,12 +261,16 @@ def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None
     if path is None or settings.task.kind != "classification":
         raise BadConfig("classes belong to a classification task; this config has another task")
     known = name in settings.task.classes
-    task = settings.task
+    task, now, who = settings.task, utc_now(), by or current_actor()
     if not known:
+        # The ledger first: a class that is in the config is not added again, so what comes after it could be lost.
+        ledger.enter(
+            context.store, key=f"class:{name}", actor=who, action="config.class-added", subject=name,
+            details={"config": str(path)}, at=now,
+        )  # fmt: skip
         task = task.model_copy(update={"classes": [*task.classes, name]})
         settings = settings.model_copy(update={"task": task})
         write_atomically(path, dump_settings(settings))
-    now, who = utc_now(), by or current_actor()
     # Also for a class that is there already: the labels still wait where the process died right after the config.
     released = release_waiting(name, settings, context.store)
     rows = [
@@ -276,10 +280,6 @@ def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None
     let_go(context.store, rows, action=RELEASED, actor=who, reason=f"the class {name!r} was added", now=now)
     if known and not released:
         return Reply({"classes": task.classes, "released": 0}, [f"{name!r} is among the classes already"])
-    ledger.enter(
-        context.store, key=f"class:{name}", actor=who, action="config.class-added", subject=name,
-        details={"config": str(path), "released": released}, at=now,
-    )  # fmt: skip
     return Reply(
         {"classes": task.classes, "released": released},
         [f"{name!r} is a class now; {released} labels that waited for it were taken in; the next training learns it"],
