@@ -39,7 +39,6 @@ from softad.simulation import InspectionLine
 from tests.faults.children import in_child, modules, value_of, warm
 
 HISTORY = 3
-BAD_SHARE = 0.01
 CRASHED = 77
 INGEST = {"files", "inspections", "quarantine", "labels"}
 """Tables of the ingest, whose crashes have a test of their own."""
@@ -57,10 +56,9 @@ SMALL = {
 class Site:
     """One workspace, put back to a template before each crash."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, bad_share: float = 0.0) -> None:
         self.folder = folder
-        # A few rows have a fault of the export, so that the quarantine is written to.
-        self.line = InspectionLine(seed=1, rows_per_week=600, change="concentrated", change_week=1, bad_share=BAD_SHARE)
+        self.line = InspectionLine(seed=1, rows_per_week=600, change="concentrated", change_week=1, bad_share=bad_share)
 
     def context(self) -> Context:
         return open_context(None, self.folder)
@@ -132,11 +130,11 @@ class Site:
             "ledger": sorted([entry.action, str(entry.subject), entry.key] for entry in ledger.read(store)),
             "due": [one.window for one in _due(context, after(self.line, 2))],
             "audit": list(verify(store).faults),
-            **self._accounted(context),
         }
 
-    def _accounted(self, context: Context) -> dict[str, Any]:
+    def accounted(self) -> dict[str, Any]:
         """Every input row: where its file lies, that the sums hold, and which rows each table has."""
+        context = self.context()
         store, place = context.store, context.workspace
         files = store.read("files", where="status = 'accepted'")
         lost = files["read"] - files["accepted"] - files["quarantined"] - files["duplicates"]
