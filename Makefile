@@ -9,12 +9,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # `make search` runs the property tests on new random examples; what fails becomes an `@example`.
-<<<<<<< HEAD
 # `make screenshots` takes the pictures of docs/ from the page of a demo, in the system's Chromium.
-.PHONY: demo test browser screenshots search up containers bench check install clean
-=======
-.PHONY: demo test faults soak browser search up containers bench check install clean
->>>>>>> 09cb8d4 (Deaths at every write, by process and stage; a soak of random kills; an object store out of reach and an empty commit are told)
+.PHONY: demo test faults soak browser screenshots search up containers bench check install clean
 
 install: $(STAMP)
 
