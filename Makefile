@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # `make search` runs the property tests on new random examples; what fails becomes an `@example`.
 # `make screenshots` takes the pictures of docs/ from the page of a demo, in the system's Chromium.
-.PHONY: demo test faults soak browser screenshots search up containers bench check install clean
+.PHONY: demo test faults soak browser screenshots search up containers bench check sbom install clean
 
 install: $(STAMP)
 
@@ -60,6 +60,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -r softad monitoring flows -c pyproject.toml
+
+# Software bill of materials: every package of the lock, in CycloneDX's JSON.
+sbom: $(STAMP)
+	@$(BIN)/python -m flows.sbom requirements.lock > sbom.json && echo "wrote sbom.json"
 
 clean:
 	rm -rf $(VENV) workspace benchmarks/results

@@ -174,9 +174,10 @@ def run_steps(
         "page": lambda: page(context, report, now),
         "compact": lambda: compact(context),
     }
+    from flows.observation import observed
     from flows.troubles import note_success, told_when_it_fails
 
-    with context.workspace.lock("cycle", wait=False):
+    with context.workspace.lock("cycle", wait=False), observed(context, report):
         for name, words in STEPS:
             if progress is not None:
                 progress(words)

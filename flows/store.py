@@ -125,7 +125,9 @@ class Store:
         if opened is None:
             return None
         if opened.transaction_version(key) is not None:
-            for commit in opened.history():
+            with translated(f"table {table}"):
+                commits = opened.history()
+            for commit in commits:
                 if commit.get("key") == key:
                     return int(commit["version"]) - 1
         return int(opened.version())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -174,3 +175,15 @@ def capable_once(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -
 def capable(capable_once: Plant, tmp_path: Path) -> Plant:
     """A copy of `capable_once`."""
     return _copied(capable_once, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def upgraded_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace that the first release wrote, brought forward: four weeks, a champion; not to be changed."""
+    from flows.upgrade import upgrade
+
+    folder = tmp_path_factory.mktemp("upgraded")
+    with tarfile.open(Path(__file__).absolute().parent.parent / "fixtures" / "workspace-format-1.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    upgrade(folder / "workspace", now=datetime(2026, 2, 1, tzinfo=UTC))
+    return folder / "workspace"

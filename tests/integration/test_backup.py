@@ -49,16 +49,6 @@ def first(tmp_path: Path) -> Path:
     return tmp_path / "workspace"
 
 
-@pytest.fixture(scope="module")
-def upgraded_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, brought forward; not to be changed."""
-    folder = tmp_path_factory.mktemp("upgraded")
-    with tarfile.open(FIRST) as archive:
-        archive.extractall(folder, filter="data")
-    assert answer(folder / "workspace", "upgrade")["after"] == workspaces.FORMAT
-    return folder / "workspace"
-
-
 @pytest.fixture
 def root(upgraded_once: Path, tmp_path: Path) -> Path:
     shutil.copytree(upgraded_once, tmp_path / "plant" / "workspace")
