@@ -58,7 +58,7 @@ wait_for() { # seconds, words, command
     done
     echo "ready: $what" | tee -a "$log"
 }
-page=https://127.0.0.1:${PAGE_PORT:-8443} mlflow=https://127.0.0.1:${MLFLOW_PORT:-5443} prefect=https://127.0.0.1:${PREFECT_PORT:-4443}
+page=https://${SOFTAD_HOST:-localhost}:${PAGE_PORT:-8443} mlflow=https://${SOFTAD_HOST:-localhost}:${MLFLOW_PORT:-5443} prefect=https://${SOFTAD_HOST:-localhost}:${PREFECT_PORT:-4443}
 named() { "$tool" ps -a --format '{{.Names}}' | grep -E "(^|[_-])$1([_-]1)?\$" | head -n 1; }
 initialised() { [ "$("$tool" inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$(named init)")" = "exited 0" ]; }
 wait_for "${WITHIN:-400}" "init has ended well" initialised
