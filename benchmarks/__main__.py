@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("imports", "training", "objectives", "ingest", "cycle", "monitoring")
+ALL = ("imports", "training", "objectives", "ingest", "cycle", "monitoring", "gates")
 
 
 def main(names: list[str]) -> int:

@@ -12,9 +12,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-CORRECTION = 0.1
-"""Of an answer, added to those that were lost: the interval's chance of erring is a little above what it says where the
-counts are small and uneven (by simulation: 4.5 % instead of 5.1 % at a margin of one point in 200 rows)."""
+CORRECTION = 0.12
+"""Of an answer, added to those that were lost: the interval errs a little more often than it says where the counts are
+small and uneven. In the benchmark's 500 draws of 2,000 rows, 4.6 % instead of 6.0 % pass at a margin of one point; what
+is better by a point still passes in 89 %."""
 
 
 def lowest_difference(lost: int, won: int, rows: int, confidence: float) -> float:
@@ -26,7 +27,7 @@ def lowest_difference(lost: int, won: int, rows: int, confidence: float) -> floa
     rows: all rows.
 
     >>> round(lowest_difference(4, 2, 200, 0.95), 4), round(lowest_difference(0, 2, 200, 0.95), 4)
-    (-0.0358, -0.0047)
+    (-0.036, -0.0049)
     >>> lowest_difference(0, 0, 200, 0.95) > lowest_difference(0, 0, 40, 0.95)
     True
     """

@@ -95,7 +95,8 @@ def test_a_person_decides_on_the_runs_page(waiting: Context, server: Service, de
         nameless = client.resume_flow_run(run_id, run_input={"name": "", "decision": decision})
         assert nameless.status.value == "REJECT", "an answer without a name is none"
         answer = {"name": "aiko  sato", "decision": decision, "reason": "seen on the bench"}
-        assert client.resume_flow_run(run_id, run_input=answer).status.value == "ACCEPT"
+        given = client.resume_flow_run(run_id, run_input=answer)
+        assert given.status.value == "ACCEPT", given.details
         run_once(run_id, server)
         assert client.read_flow_run(run_id).state_name == "Completed"
     (entry,) = [entry for entry in ledger.read(waiting.store) if entry.subject == "2" and entry.action in
