@@ -35,7 +35,8 @@ def approve_flow(config: str, workspace: str, version: str, decision: str) -> di
     context = open_context(Path(config), Path(workspace))
     asked = Answer.with_initial_data(description=question_of(context, version, decision))
     seconds = int(context.settings.promotion.approve_hours * 3600)
-    answer = suspend_flow_run(wait_for_input=asked, timeout=seconds, key=decision)
+    # Prefect takes letters, digits and dashes in the name of an input.
+    answer = suspend_flow_run(wait_for_input=asked, timeout=seconds, key=decision.replace(":", "-"))
     return record_answer(
         context, version=version, decision=decision, name=answer.name, promote=answer.decision == "promote",
         reason=answer.reason, now=utc_now(),
