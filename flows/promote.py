@@ -16,6 +16,7 @@ from flows import ledger
 from flows.dataset import newest_incidents
 from flows.decisions import Decision, decide, decision_of, judged_before, nothing_decided, same_model
 from flows.errors import Refused
+from flows.lives import current_life
 from flows.promotions import (
     APPROVED,
     DECIDED,
@@ -223,6 +224,9 @@ def rollback(
     if finished is not None and finished.action == ROLLED_BACK:
         return Rollback(finished.details["to"], finished.details["from"])  # the one that a crash interrupted
     entries = ledger.read(store)
+    unwatched = _not_followed(store, entries)
+    if unwatched is not None:
+        return unwatched
     # Where the registry has lost the champion, the ledger still knows which it was: the way back is open all the same.
     champion, previous = tracker.champion() or champion_of(entries), tracker.previous()
     if champion is None or previous is None or previous == champion:
@@ -239,6 +243,16 @@ def rollback(
     if not ours:
         raise Refused(f"another process went back to version {previous} at this moment; nothing more was moved")
     return Rollback(previous, champion)
+
+
+def _not_followed(store: Store, entries: Sequence[ledger.Entry]) -> Rollback | None:
+    """The return that moved last, where a crash came before its new life: asked again, it must not be undone."""
+    newest = next((entry for entry in reversed(entries) if entry.action == MOVED), None)
+    life = current_life(store)
+    if newest is None or life is None or life.model_version == newest.subject:
+        return None
+    of_rollback = any(entry.key == newest.details["decision"] and entry.action == ROLLED_BACK for entry in entries)
+    return Rollback(newest.subject, newest.details["from"]) if of_rollback else None
 
 
 def carry_out(store: Store, tracker: Tracker, *, now: datetime) -> ledger.Entry | None:

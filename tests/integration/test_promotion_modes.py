@@ -166,6 +166,14 @@ def test_a_second_promotion_on_the_command_line_is_told_and_has_status_4(two: An
     assert actions(two)[-3:-1] == [("rollback.decided", "1", "ken"), (MOVED, "1", "ken")]
 
 
+def test_a_rollback_that_died_before_its_life_is_not_turned_round(two: Any, command: Any) -> None:
+    assert command("promote", "2", "--by", "aiko")[0] == 0
+    rollback(two.store, two.tracker, two.settings, now=two.after(2), actor="ken", reason="noise")  # and dies here
+    for expected in ("1", "2"):  # finished first; asked once more it is another one
+        status, said = command("rollback", "--reason", "noise", "--by", "ken")
+        assert (status, said["champion"], two.tracker.champion()) == (0, expected, expected)
+
+
 @pytest.mark.parametrize("alias", ["gone with it", "left behind"])
 def test_a_deleted_champion_is_told_and_the_way_back_is_open(two: Any, alias: str) -> None:
     assert decide(two, "2").promoted
