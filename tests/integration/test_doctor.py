@@ -213,7 +213,7 @@ def test_an_empty_commit_and_a_changed_ledger(plant: Any) -> None:
     frame["actor"] = "somebody else"
     frame.to_parquet(file)
     found = asked(examined(plant))
-    assert "is empty, left by a power failure" in found["tables"]
+    assert "of its log is empty" in found["tables"]
     assert "is not as it was written" in found["ledger"]
 
 

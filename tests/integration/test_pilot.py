@@ -44,7 +44,7 @@ def run(data: Path, *options: str, seconds: float = 4.0) -> tuple[int, dict[str,
 
 def test_a_file_is_compared_on(tmp_path: Path) -> None:
     data = parts(tmp_path / "parts.csv", rows=400)
-    code, said, page = run(data, "--cost-miss", "20", "--cost-false-reject", "1", seconds=12.0)
+    code, said, page = run(data, "--cost-miss", "20", "--cost-false-reject", "1", seconds=30.0)
     assert code == 0, said
     names = [candidate["name"] for candidate in said["candidates"]]
     assert names[0] == "ERM"
@@ -75,7 +75,7 @@ def test_nothing_can_be_learned_from_noise(tmp_path: Path) -> None:
     frame = table(400)
     frame["result"] = np.random.default_rng(1).permutation(frame["result"])
     frame.to_csv(tmp_path / "noise.csv", index=False)
-    code, said, page = run(tmp_path / "noise.csv", seconds=12.0)
+    code, said, page = run(tmp_path / "noise.csv", seconds=30.0)
     assert code == 0
     assert said["verdict"]["kind"] == "nothing" and "nothing can be learned" in said["verdict"]["title"]
     assert said["learnt"]["learnt"] is False

@@ -111,7 +111,9 @@ def test_a_range_that_carries_the_excess_is_evidence_for_retraining_and_nothing_
     verdict = decide(Look(), where(HOT, QUIET))
     assert (verdict.kind, verdict.reason_key, verdict.column, verdict.value) == ("retrain", "one_range", None, None)
     assert verdict.evidence == (HOT,) and verdict.share == 0.72
-    assert verdict_sentence(verdict, "en").endswith("temperature_c ≥ 194 carry 72 % of the additional hard cases.")
+    assert verdict_sentence(verdict, "en").endswith(
+        "temperature_c of 194 or more carry 72 % of the additional hard cases."
+    )
 
 
 def test_a_machine_is_named_though_a_range_stands_first() -> None:
