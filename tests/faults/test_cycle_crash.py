@@ -23,7 +23,7 @@ POINTS = {
 
 Entries of the ledger are numbered: 3 opens the incident, 5 answers it, 7 puts a model to use, 8 begins a life."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # one script plays every death for all tests
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("crashes")
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), json.dumps(POINTS)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=1100, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     document: dict[str, Any] = json.loads((folder / "result.json").read_text())
