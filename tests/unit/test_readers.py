@@ -44,8 +44,8 @@ def written(folder: Path, content: str | bytes, name: str = "a.csv") -> Path:
         ("id,製品\n1,良品\n".encode(), ",", "utf-8"),
         ("id,製品\n1,良品\n".encode("cp932"), ",", "cp932"),
         ("id,ﾗｲﾝ\n1,ｱｲｳ\n".encode("cp932"), ",", "cp932"),
-        (gzip.compress(b"id;x\n1;2\n"), ";", "utf-8"),
-        (gzip.compress("id,製品\n1,良品\n".encode("cp932")), ",", "cp932"),
+        (gzip.compress(b"id;x\n1;2\n", mtime=0), ";", "utf-8"),
+        (gzip.compress("id,製品\n1,良品\n".encode("cp932"), mtime=0), ",", "cp932"),
     ],
 )
 def test_separator_and_encoding_are_found(tmp_path: Path, content: bytes, separator: str, encoding: str) -> None:
@@ -96,8 +96,8 @@ def test_the_bad_byte_is_found_behind_many_blocks(tmp_path: Path) -> None:
         (b"id,x,id\n1,2,3\n", "a.csv", r"columns 1 and 3: two columns are called 'id'"),
         (b"id,X,x\n1,2,3\n", "a.csv", r"'X' and 'x' differ by case only"),
         (b"id,x\n\x00\x01", "a.csv", r"byte 6: this is binary data"),
-        (gzip.compress(b"id,x\n" * 5000)[:-9], "a.csv.gz", "the gzip file ends in its middle"),
-        (gzip.compress(b"id,x\n" * 5000)[:-8] + b"\0" * 8, "a.csv.gz", "the gzip file is damaged"),
+        (gzip.compress(b"id,x\n" * 5000, mtime=0)[:-9], "a.csv.gz", "the gzip file ends in its middle"),
+        (gzip.compress(b"id,x\n" * 5000, mtime=0)[:-8] + b"\0" * 8, "a.csv.gz", "the gzip file is damaged"),
         (b"PK\x03\x04rest", "a.xlsx", "is an Excel workbook or a zip archive"),
         ("id,x\n".encode("utf-16"), "a.csv", "is in UTF-16"),
         (b"PAR1 cut off", "a.parquet", "cut off or damaged"),
