@@ -40,11 +40,20 @@ def translated(what: str) -> Iterator[None]:
             ) from error
         damage = damage_of(error)
         if damage is not None:
-            raise Damaged(
-                f"{damage.get('table') or what} is damaged: {damage['fault']}; keep a copy of its folder as it is, "
-                "then bring a backup back with `softad restore FILE`; `softad doctor` says whether all else is whole"
-            ) from error
+            raise damaged(damage.get("table") or what, damage["fault"]) from error
         raise
+
+
+def damaged(what: str, fault: str) -> Damaged:
+    """The error about a table that is damaged, with what to do.
+
+    >>> str(damaged("table labels", "a file of its log is gone")).partition(";")[0]
+    'table labels is damaged: a file of its log is gone'
+    """
+    return Damaged(
+        f"{what} is damaged: {fault}; keep a copy of its folder as it is, then bring a backup back with "
+        "`softad restore FILE`; `softad doctor` says whether all else is whole"
+    )
 
 
 def store_refuses(error: BaseException) -> str | None:
@@ -56,11 +65,12 @@ def store_refuses(error: BaseException) -> str | None:
     'the object store does not answer; see that it runs and that storage.endpoint is its address'
     """
     text = str(error)
-    if not re.search(r"Generic S3 error|permission|PermissionDenied|NoSuchBucket", text):
+    if not re.search(r"Generic S3 error|permission|privileges|PermissionDenied|NoSuchBucket", text):
         return None
     if "NoSuchBucket" in text:
         return "the object store has no such bucket; make it, or mend storage.tables"
-    if re.search(r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|MissingAuth|\b40[13]\b|credential", text):
+    refusal = r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|MissingAuth|\b40[13]\b|credential|privileges"
+    if re.search(refusal, text):
         return (
             "the object store refuses the keys; see that the secrets aws_access_key_id and aws_secret_access_key are "
             "those of a user who may read and write"

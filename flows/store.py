@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from flows.damage import reached, refuse_empty_commits, refuse_log_without_start
+from flows.damage import refuse_empty_commits, refuse_log_without_start
 from flows.disk import translated
 from flows.engine import Engine, duckdb_type, quoted, selection
 from flows.errors import BadConfig, Unavailable
@@ -88,7 +88,7 @@ class Store:
         streamed = isinstance(frame, pa.RecordBatchReader)
         data = conform_stream(frame, TABLES[table]) if streamed else conform(_arrow(frame), TABLES[table])
         properties = CommitProperties(app_transactions=[Transaction(key, 1)], custom_metadata={"key": key})
-        with translated(f"table {table}"), reached(self._uri(table)):
+        with translated(f"table {table}"):
             for attempt in range(1 if streamed else _ATTEMPTS):
                 opened = self._open(table) or self._create(table)
                 if opened.transaction_version(key) is not None:
@@ -173,7 +173,7 @@ class Store:
         ----------
         spill: a folder for intermediate results; with it the query keeps to 500 MB of memory.
         """
-        with translated("the tables"), reached(self.root), self._engine.connection(spill) as connection:
+        with translated("the tables"), self._engine.connection(spill) as connection:
             words = set(re.findall(r"\w+", query))
             for name, frame in tables.items():
                 connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else _arrow(frame))
@@ -266,7 +266,7 @@ class Store:
         return f"{self.root}/{table}"
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        with translated(f"table {table}"), reached(self._uri(table)):
+        with translated(f"table {table}"):
             return self._found(table, version)
 
     def _found(self, table: str, version: int | None) -> DeltaTable | None:
