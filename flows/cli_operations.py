@@ -88,11 +88,8 @@ def restore(
 
     from flows.backup import bring_back
     from flows.context import utc_now
-    from flows.errors import Refused
-    from flows.up import running
 
-    if running(workspace) is not None:
-        raise Refused(f"`softad up` runs in {workspace}; end it first (Ctrl-C there), then restore")
+    _refuse_while_up(workspace, "restore")
     done = bring_back(file, workspace, now=utc_now(), replace=replace, wait=wait)
     lines = [
         f"{workspace.absolute()}: {done.files} files as they were at {done.at}; now: softad doctor",
@@ -114,14 +111,19 @@ def upgrade(
     from dataclasses import asdict
 
     from flows.context import utc_now
-    from flows.errors import Refused
-    from flows.up import running
     from flows.upgrade import upgrade as bring_forward
 
-    if running(workspace) is not None:
-        raise Refused(f"`softad up` runs in {workspace}; end it first (Ctrl-C there), then upgrade")
+    _refuse_while_up(workspace, "upgrade")
     done = bring_forward(workspace, now=utc_now(), to=to, wait=wait)
     if done.backup is None:
         return Reply(asdict(done), [f"the workspace has format {done.after} already; nothing to do"])
     line = f"the workspace went from format {done.before} to {done.after}"
     return Reply(asdict(done), [line, f"to go back: softad restore {done.backup.path} --replace"])
+
+
+def _refuse_while_up(workspace: Path, what: str) -> None:
+    from flows.errors import Refused
+    from flows.up import running
+
+    if running(workspace) is not None:
+        raise Refused(f"`softad up` runs in {workspace}; end it first (Ctrl-C there), then {what}")

@@ -103,24 +103,24 @@ def quarantine_release(
     debug: DebugOption = False,
 ) -> Reply:
     """Take rows in after repair (a file), or as they are (keys, with a reason)."""
-    from flows.commands import actor
+    from flows.commands import acting, stated
     from flows.context import open_context, utc_now
     from flows.errors import BadConfig
     from flows.quarantine import all_rows, chosen
     from flows.quarantine_files import release_repaired, release_unchanged
 
     context, now = open_context(config, workspace), utc_now()
-    named = "declared" if by else "account"
+    who, named = acting(by)
     with context.workspace.lock("quarantine"):
         if unchanged:
-            said = _reason(reason, "taken in as they are")
+            said = stated(reason, "the rows are taken in as they are")
             rows = chosen(all_rows(context.store), what or [], rule=rule)
-            done = release_unchanged(context, rows, actor=by or actor(), reason=said, named=named, now=now)
+            done = release_unchanged(context, rows, actor=who, reason=said, named=named, now=now)
         else:
             if len(what or []) != 1 or rule is not None:
                 raise BadConfig("name one repaired file; to take rows in as they are, name their keys and --unchanged")
             done = release_repaired(
-                context, Path((what or [""])[0]), actor=by or actor(), reason=" ".join((reason or "").split()),
+                context, Path((what or [""])[0]), actor=who, reason=" ".join((reason or "").split()),
                 named=named, now=now,
             )  # fmt: skip
     report = done.report
@@ -146,31 +146,23 @@ def quarantine_discard(
     debug: DebugOption = False,
 ) -> Reply:
     """Leave rows out for good; they stay in the table, with who said so and why."""
-    from flows.commands import actor
+    from flows.commands import acting, stated
     from flows.context import open_context, utc_now
     from flows.errors import BadConfig
     from flows.quarantine import DISCARDED, all_rows, chosen, let_go
 
-    context, said = open_context(config, workspace), _reason(reason, "discarded")
+    context, said = open_context(config, workspace), stated(reason, "the rows are discarded")
+    who, named = acting(by)
     with context.workspace.lock("quarantine"):
         rows = chosen(all_rows(context.store), keys or [], rule=rule)
         released = next((row for row in rows if row.state == "released"), None)
         if released is not None:
             raise BadConfig(f"{released.key} was released by {released.by} ({released.note}) and is taken in already")
-        done = let_go(context.store, rows, action=DISCARDED, actor=by or actor(), reason=said, now=utc_now(),
-                      details={"named": "declared" if by else "account"})  # fmt: skip
+        done = let_go(context.store, rows, action=DISCARDED, actor=who, reason=said, now=utc_now(),
+                      details={"named": named})  # fmt: skip
     already = len(rows) - done
     lines = [f"{done} rows discarded" + (f"; {already} had been discarded before" if already else "")]
     return Reply({"discarded": done, "already": already}, lines)
-
-
-def _reason(reason: str | None, what: str) -> str:
-    from flows.errors import BadConfig
-
-    said = " ".join((reason or "").split())
-    if not said:
-        raise BadConfig(f"say why the rows are {what}: --reason TEXT; it stands in the ledger")
-    return said
 
 
 def _document(row: HeldRow) -> dict[str, Any]:

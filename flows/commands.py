@@ -134,8 +134,7 @@ def promote_version(
     """`softad promote [VERSION]`, `softad promote --refuse VERSION --reason TEXT`."""
     from flows.respond import consider_version
 
-    context, who = open_context(config, workspace), by or actor()
-    named = "declared" if by else "account"
+    context, (who, named) = open_context(config, workspace), acting(by)
     if refuse is not None:
         return _refuse(context, version, refuse, reason, actor=who, named=named)
     action = consider_version(context, version, actor=who, now=utc_now(), by_person=True, named=named)
@@ -149,9 +148,7 @@ def _refuse(
 
     if version is not None:
         raise BadConfig(f"say either what to promote ({version}) or what to refuse ({refused}), not both")
-    if not (reason or "").strip():
-        raise BadConfig(f"say why version {refused} is refused: --reason TEXT; it stands in the ledger")
-    said = " ".join(str(reason).split())
+    said = stated(reason, f"version {refused} is refused")
     with context.workspace.lock("promotion", wait=False):
         fresh = refuse(context.store, context.tracker, version=refused, actor=actor, reason=said, now=utc_now(),
                        named=named)  # fmt: skip
@@ -164,11 +161,11 @@ def roll_back(config: Path | None, workspace: Path, *, reason: str, by: str | No
     from flows.promote import rollback
     from flows.respond import ensure_life
 
-    context, who = open_context(config, workspace), by or actor()
+    context, (who, named) = open_context(config, workspace), acting(by)
     now = utc_now()
     with context.workspace.lock("promotion", wait=False):
         back = rollback(context.store, context.tracker, context.settings, now=now, actor=who, reason=reason,
-                        named="declared" if by else "account")  # fmt: skip
+                        named=named)  # fmt: skip
         ensure_life(context, now=now, actor=who, back=True)
     return Reply(
         {"champion": back.version, "was": back.replaced, "reason": reason, "by": who},
@@ -243,6 +240,31 @@ def showing(quiet: bool) -> Iterator[Callable[[str], None] | None]:
     console = Console(stderr=True)
     with console.status("starting") as status:
         yield status.update
+
+
+def acting(by: str | None) -> tuple[str, str]:
+    """Who acts, for the ledger, and whether the name was declared or is the account's.
+
+    >>> acting("aiko"), acting(None)[1]
+    (('aiko', 'declared'), 'account')
+    """
+    return (by, "declared") if by else (actor(), "account")
+
+
+def stated(reason: str | None, what: str) -> str:
+    """The reason that an act needs, on one line.
+
+    Raises
+    ------
+    BadConfig: there is none.
+
+    >>> stated("seen  on\nthe bench", "version 2 is refused")
+    'seen on the bench'
+    """
+    said = " ".join((reason or "").split())
+    if not said:
+        raise BadConfig(f"say why {what}: --reason TEXT; it stands in the ledger")
+    return said
 
 
 def actor() -> str:
