@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from softad.columns import numbers_of, words_of
@@ -65,21 +63,3 @@ def breaches(kept: Preprocessor, frame: pd.DataFrame) -> list[str]:
     if kept.image is not None and kept.image not in frame.columns:
         found.append(f"{kept.image}: the column is missing; here are {', '.join(map(str, frame.columns))}")
     return found
-
-
-def warned_columns(kept: Preprocessor, warnings: Iterable[str]) -> dict[str, int]:
-    """Column -> rows that were warned of it, the most frequent first.
-
-    >>> import pandas as pd
-    >>> kept = Preprocessor.fit(pd.DataFrame({"x": [1.0, 4.0], "m": "M1"}), numeric=["x"], categorical=["m"])
-    >>> told = kept.warnings(pd.DataFrame({"x": [99.0, 2.0], "m": ["M9", "M9"]}))
-    >>> warned_columns(kept, told)
-    {'m': 2, 'x': 1}
-    """
-    names = [*(one.name for one in kept.numeric), *(one.name for one in kept.categorical)]
-    counts: Counter[str] = Counter()
-    for text in warnings:
-        if text:
-            parts = text.split("; ")
-            counts.update({name for name in names if any(part.startswith(f"{name}: ") for part in parts)})
-    return dict(counts.most_common())
