@@ -258,7 +258,7 @@ def stated(reason: str | None, what: str) -> str:
     ------
     BadConfig: there is none.
 
-    >>> stated("seen  on\nthe bench", "version 2 is refused")
+    >>> stated("seen  on the bench", "version 2 is refused")
     'seen on the bench'
     """
     said = " ".join((reason or "").split())

@@ -7,6 +7,7 @@ Times are UTC with microseconds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
@@ -151,6 +152,18 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 """Name of each table -> its declared columns (Arrow types)."""
+
+
+def as_arrow(frame: Any) -> pa.Table:
+    """A pandas frame as an Arrow table without pandas' own notes; an Arrow table as it is.
+
+    >>> import pandas as pd
+    >>> as_arrow(pd.DataFrame({"n": [1]})).schema.names
+    ['n']
+    """
+    if isinstance(frame, pa.Table):
+        return frame
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 
 def conform(table: pa.Table, declared: pa.Schema) -> pa.Table:

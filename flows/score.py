@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from flows.dataset import window_of
+from flows.errors import BadInput
 from flows.images import images_of
 from flows.settings import Settings
 from flows.store import current_rows
 from flows.workspace import Workspace, write_atomically
+from softad.contract import breaches
 
 if TYPE_CHECKING:
     from flows.store import Store
@@ -76,7 +78,8 @@ def score_rows(
     Raises
     ------
     Refused: the model's files are not those that were registered.
-    BadInput: an image is not there any more.
+    BadInput: an image is not there any more, or the rows break the model's input contract: a column is missing, or
+        holds words where the model takes numbers.
     Unavailable: the tracking server is away, or the disk is full.
     """
     version = version or tracker.champion()
@@ -86,6 +89,12 @@ def score_rows(
     if rows.empty:
         return ScoreReport(0, version)
     bundle = tracker.load(version)
+    broken = breaches(bundle.preprocessor, rows)
+    if broken:
+        raise BadInput(
+            f"{len(rows)} rows cannot be scored by version {version}: {broken[0]}; bring the column back under its "
+            "name and type of the training, or train a model without it"
+        )
     images = images_of(settings, workspace)
     files: dict[str, None] = {}
     warned = 0

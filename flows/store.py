@@ -23,7 +23,7 @@ from flows.damage import refuse_empty_commits, refuse_log_without_start
 from flows.disk import translated
 from flows.engine import Engine, duckdb_type, quoted, selection
 from flows.errors import BadConfig, Unavailable
-from flows.schemas import TABLES, conform, conform_stream, in_words
+from flows.schemas import TABLES, as_arrow, conform, conform_stream, in_words
 
 if TYPE_CHECKING:
     import duckdb
@@ -86,7 +86,7 @@ class Store:
 
         # A stream cannot be rewound, so it has one attempt.
         streamed = isinstance(frame, pa.RecordBatchReader)
-        data = conform_stream(frame, TABLES[table]) if streamed else conform(_arrow(frame), TABLES[table])
+        data = conform_stream(frame, TABLES[table]) if streamed else conform(as_arrow(frame), TABLES[table])
         properties = CommitProperties(app_transactions=[Transaction(key, 1)], custom_metadata={"key": key})
         with translated(f"table {table}"):
             for attempt in range(1 if streamed else _ATTEMPTS):
@@ -176,7 +176,7 @@ class Store:
         with translated("the tables"), self._engine.connection(spill) as connection:
             words = set(re.findall(r"\w+", query))
             for name, frame in tables.items():
-                connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else _arrow(frame))
+                connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else as_arrow(frame))
             for table in TABLES:
                 if table in words and table not in tables:
                     self._register(connection, table, (versions or {}).get(table))
@@ -394,9 +394,3 @@ def _written(schema: pa.Schema, distinct: Collection[str]) -> WriterProperties:
     return WriterProperties(
         compression="ZSTD", compression_level=1, max_row_group_size=131_072, column_properties=columns
     )
-
-
-def _arrow(frame: Any) -> pa.Table:
-    if isinstance(frame, pa.Table):
-        return frame
-    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)

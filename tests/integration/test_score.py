@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flows.errors import BadInput
 from flows.retrain import retrain
 from flows.score import score_rows
 
@@ -157,3 +158,15 @@ def test_a_kill_between_outbox_and_table_loses_and_doubles_nothing(plant: Any, t
     assert score_rows(**plant.parts(), now=plant.after(1)).rows == 600
     assert {path.name: path.read_bytes() for path in outbox(plant).iterdir()} == delivered
     assert plant.store.count("predictions") == 600
+
+
+def test_rows_that_break_the_input_contract_are_refused_whole(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = trained.store.read("inspections", order="_seq")
+    for column, told in (
+        (rows.drop(columns="torque_nm"), "torque_nm: the column is missing"),
+        (rows.assign(torque_nm="strong"), "torque_nm: 'strong' in row 0; allowed: a number"),
+    ):
+        monkeypatch.setattr("flows.score._unscored", lambda *rest, column=column: column.assign(_seen=False))
+        with pytest.raises(BadInput, match=f"450 rows cannot be scored by version 1: {told}"):
+            score_rows(**trained.parts(), now=trained.after(1), version="1")
+    assert trained.store.count("predictions") == 0 and not list((trained.workspace.outbox / "predictions").iterdir())
