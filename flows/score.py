@@ -21,7 +21,6 @@ from flows.images import images_of
 from flows.settings import Settings
 from flows.store import current_rows
 from flows.workspace import Workspace, write_atomically
-from softad.contract import breaches
 
 if TYPE_CHECKING:
     from flows.store import Store
@@ -82,6 +81,8 @@ def score_rows(
         holds words where the model takes numbers.
     Unavailable: the tracking server is away, or the disk is full.
     """
+    from softad.contract import breaches
+
     version = version or tracker.champion()
     if version is None:
         return ScoreReport(0, None)
