@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import stat
 from pathlib import Path
 
@@ -111,3 +112,27 @@ def test_a_person_who_says_who_they_are_does_not_act_as_the_service(tmp_path: Pa
     embedded: dict[str, str] = {}
     apply(load_settings(a_config(tmp_path, "")), tmp_path, embedded)
     assert embedded == {}
+
+
+@pytest.mark.parametrize(
+    "alerts",
+    [
+        "{channels: ['nothing://me:T0pSecretToken@host']}",
+        "{channels: ['T0pSecretToken:8080/x']}",
+        "{channels: ['hooks.example.com/T0pSecretToken:x']}",
+        "{channels: 'mailto://me:T0pSecretToken@host'}",
+        "{channels: [{url: T0pSecretToken}]}",
+        "{escalate_to: ['slack://T0pSecretToken']}",
+        "['json://me:T0pSecretToken@host']",
+    ],
+)
+def test_an_address_that_does_not_parse_is_refused_at_the_load_and_never_printed(
+    tmp_path: Path, alerts: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"name: a\ndata: {{label: y, numeric: [x], window: {{rows: 50}}}}\nalerts: {alerts}\n")
+    with pytest.raises(BadConfig, match="alerts") as caught:
+        load_settings(config)
+    for text in (str(caught.value), *capfd.readouterr(), caplog.text):
+        assert "T0pSecretToken" not in text
