@@ -114,7 +114,8 @@ class Store:
     def has(self, table: str, key: str) -> bool:
         """Whether the rows of `key` are in `table`."""
         opened = self._open(table)
-        return opened is not None and opened.transaction_version(key) is not None
+        with translated(f"table {table}"):
+            return opened is not None and opened.transaction_version(key) is not None
 
     def version_before(self, table: str, key: str) -> int | None:
         """The version that an append with this key started from: the present one where it has not happened yet.
@@ -124,12 +125,11 @@ class Store:
         opened = self._open(table)
         if opened is None:
             return None
-        if opened.transaction_version(key) is not None:
-            with translated(f"table {table}"):
-                commits = opened.history()
-            for commit in commits:
-                if commit.get("key") == key:
-                    return int(commit["version"]) - 1
+        with translated(f"table {table}"):
+            commits = opened.history() if opened.transaction_version(key) is not None else []
+        for commit in commits:
+            if commit.get("key") == key:
+                return int(commit["version"]) - 1
         return int(opened.version())
 
     def read(

@@ -82,6 +82,15 @@ def test_a_damaged_table_is_named_and_comes_back_whole(folder: Path, kind: str) 
     assert not store.append("ledger", entry("a"), key="a")
 
 
+def test_a_store_that_is_open_already_names_the_table_too(folder: Path) -> None:
+    store = Store(folder.parent)
+    assert store.has("ledger", "a")
+    log(folder, 3).write_text("{torn")
+    for ask in (lambda: store.has("ledger", "a"), lambda: store.version_before("ledger", "a")):
+        with pytest.raises(Damaged, match=r"^table ledger is damaged: its log holds a line"):
+            ask()
+
+
 def test_a_command_says_it_in_one_sentence(tmp_path: Path, new_site: Any) -> None:
     site = new_site()
     site.ingest(site.file("a.csv", "part,time,machine,x1,x2,ok\nP1,2026-04-01 10:00,M1,1,1,0\n"))
