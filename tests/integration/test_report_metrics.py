@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_a_range_of_a_feature_is_the_evidence_for_a_retraining(scan: Concentrati
     verdict = report_of(scan, current, tmp_path, language="ja").verdict
     assert (verdict.kind, verdict.reason_key, verdict.column) == ("retrain", "one_range", None)
     assert verdict.evidence[0].column == "temperature" and verdict.evidence[0].is_range
-    assert "temperature ≥ 19" in json.loads((tmp_path / "report.json").read_text())["verdict"]["sentence"]
+    told = json.loads((tmp_path / "report.json").read_text())["verdict"]["sentence"]
+    assert re.search(r"temperature が 19\d\.\d 以上の品が、増えた難しい品の 100 % を占めています。$", told), told
 
 
 def test_figures_by_slice_are_those_of_the_rows(scan: ConcentrationScan, tmp_path: Path) -> None:

@@ -203,5 +203,5 @@ def test_a_named_port_must_be_one_and_one_of_its_own() -> None:
     ):
         with pytest.raises(BadConfig, match=said):
             choose_ports(ports, {})
-    before = {"prefect": free_port(), "mlflow": free_port(), "page": free_port()}
+    before = {name: free_port() for name in ("prefect", "mlflow", "page", "postgres")}
     assert vars(choose_ports(Ports(), before)) == before
