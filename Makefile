@@ -14,11 +14,14 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 install: $(STAMP)
 
+# The lock is complete but for the libraries of torch's CUDA build, which that build's own metadata pins: the line after
+# the lock's installs them where the package index served that build, and nothing where it served the CPU build.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("softad needs Python 3.11 or 3.12; name one with: make PYTHON=python3.11 ...") if not (3, 11) <= sys.version_info[:2] <= (3, 12) else None'
 	@echo "setting up $(VENV) from requirements.lock (about 270 packages, 3 GB, a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
