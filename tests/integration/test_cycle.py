@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from flows.cycle import CycleReport, run_steps
 from flows.demo import after, drop, write_demo_config
 from flows.errors import Refused, Unavailable
 from flows.monitor import _record, outcomes
+from flows.services import free_port
 from softad.simulation import InspectionLine
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -306,6 +308,22 @@ def test_a_second_cycle_on_the_command_line_has_status_4(watched: Line, held_els
     result = CliRunner().invoke(app, ["run", "--workspace", str(watched.workspace), "--json"])
     assert result.exit_code == 4, result.output
     assert "another cycle of demo is running" in json.loads(result.stdout)["error"]
+
+
+@pytest.mark.slow
+def test_what_is_said_and_what_prefect_keeps_of_a_failed_cycle_holds_no_secret(
+    watched: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = "canary-registry-word"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://softad:{canary}@127.0.0.1:{free_port()}")
+    result = CliRunner().invoke(app, ["run", "--workspace", str(watched.workspace)])
+    assert result.exit_code == 1, result.output
+    assert "MLflow" in result.stderr and canary not in result.output + result.stderr
+    # The registry's own address may stand in no file either: not in Prefect's database, its log, or the alert.
+    places = [watched.workspace, Path(os.environ["PREFECT_HOME"])]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert any(path.name == "prefect.db" for path in files)
+    assert [path.name for path in files if canary.encode() in path.read_bytes()] == []
 
 
 def test_a_training_by_hand_is_refused_while_another_runs(watched: Line) -> None:
