@@ -129,7 +129,7 @@ def open_new_incidents(context: Context, outcomes: list[WindowOutcome], *, now: 
         ledger.enter(
             context.store, key=f"incident:{key}", actor="softad", action="incident.opened", subject=key,
             details={"verdict": incident.verdict, "column": incident.column, "value": incident.value,
-                     "share": incident.share, "window": outcome.window}, at=now,
+                     "share": incident.share, "window": outcome.window, "span": incident.span}, at=now,
         )  # fmt: skip
         save_incident(context, incident, event="opened", now=now)
         known[key] = incident

@@ -19,6 +19,7 @@ from flows.workspace import write_atomically
 from monitoring.attribution import Finding
 from monitoring.dashboard import FIGURES, write_index, write_page
 from monitoring.hard_errors import HardErrors
+from monitoring.notes import note_of
 from monitoring.ordinary import NORMAL_95, between_weeks, figures_of
 from monitoring.page_data import (
     Bought,
@@ -78,6 +79,7 @@ def page_data(context: Context, *, now: datetime) -> PageData:
             OpenIncident(
                 one.key, one.verdict, one.value, one.column, one.share, one.since, one.state, one.answer,
                 one.challenger_version, one.held,
+                (one.span["column"], one.span["value"]) if one.span is not None else None,
             )
             for one in open_incidents(context.store)
         ],
@@ -260,13 +262,5 @@ def _named(look: WindowOutcome | None) -> list[Named]:
 
 
 def _line(entry: ledger.Entry) -> LedgerLine:
-    details = entry.details
-    note = ""
-    if entry.action == "promotion.decided":
-        note = "; ".join(str(reason) for reason in details.get("reasons", [])[:2])
-    else:
-        for name in ("reason", "answer", "cause", "value"):
-            if details.get(name):
-                note = str(details[name])
-                break
-    return LedgerLine(at=entry.at, actor=entry.actor, action=entry.action, subject=str(entry.subject), note=note)
+    notes = {language: note_of(entry.action, entry.details, language) for language in LANGUAGES}
+    return LedgerLine(entry.at, entry.actor, entry.action, str(entry.subject), notes)

@@ -32,7 +32,7 @@ from monitoring.page_charts import (
     zoom_series,
 )
 from monitoring.page_data import PageData, Reason, VersionLine, WindowPoint
-from monitoring.page_words import both, column_name, in_languages
+from monitoring.page_words import answer_words, both, column_name, in_languages, range_words
 from monitoring.words import LANGUAGES, words
 
 FIGURES = ("mean", "tail", "stability")
@@ -106,6 +106,8 @@ def render_page(data: PageData, language: str = "en") -> str:
         early=list(reversed(points_early))[:EARLY_LINES],
         sentence=in_languages,
         column=column_name,
+        range_words=range_words,
+        answer_words=answer_words,
         few=FEW,
         words_of=lambda key: {language: words("page", language)[key] for language in LANGUAGES},
         parts=_parts,

@@ -117,17 +117,19 @@ class OpenIncident:
     answer: str | None
     challenger: str | None
     held: bool
+    span: tuple[str, str] | None = None
+    """Column and range of a measurement that stands out, where no place does."""
 
 
 @dataclass(frozen=True)
 class LedgerLine:
-    """An entry of the ledger."""
+    """An entry of the ledger; `note` is what it says, by language."""
 
     at: datetime
     actor: str
     action: str
     subject: str
-    note: str = ""
+    note: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

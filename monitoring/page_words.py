@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from monitoring.ranges import range_in_words
 from monitoring.words import LANGUAGES, words
 
 
@@ -41,3 +42,21 @@ def column_name(column: str | None) -> Mapping[str, str]:
     ('機械', 'oven')
     """
     return {language: words("alerts", language).get(f"words.columns.{column}", column or "") for language in LANGUAGES}
+
+
+def range_words(column: str, value: str) -> Mapping[str, str]:
+    """What the parts of a range of a measurement have in common, by language.
+
+    >>> range_words("temperature", "≥ 310")["en"]
+    'temperature of 310 or more'
+    """
+    return {language: range_in_words(column, value, words("alerts", language)) for language in LANGUAGES}
+
+
+def answer_words(answer: str) -> Mapping[str, str]:
+    """What people call an answer to an incident, by language.
+
+    >>> answer_words("repaired")["en"]
+    'repaired'
+    """
+    return {language: words("notes", language).get(f"answer.{answer}", answer) for language in LANGUAGES}

@@ -19,7 +19,7 @@ def words(name: str, language: str) -> Mapping[str, str]:
 
     Parameters
     ----------
-    name: "alerts", "page" or "jargon".
+    name: "alerts", "page", "notes" or "jargon".
     language: one of `LANGUAGES`.
 
     Raises

@@ -73,7 +73,7 @@ def nasty() -> PageData:
         NASTY, AT, NASTY, AT, points=[point(2), point(3, window=NASTY, report=NASTY, alarm=True)],
         named=[Named(NASTY, NASTY, 0.7, 0.6, 0.8, 0.1)],
         incidents=[incident(NASTY, column=NASTY, key=NASTY, challenger=NASTY)],
-        ledger=[LedgerLine(AT, NASTY, NASTY, NASTY, NASTY)],
+        ledger=[LedgerLine(AT, NASTY, NASTY, NASTY, {"en": NASTY, "ja": NASTY})],
         received=Received(1, 1, 1, 1, 0, 0, [NASTY], [Reason(NASTY, NASTY, 1)]), links={"mlflow": NASTY},
         map=PlacesMap([NASTY, "line"], [Cell(NASTY, NASTY, 40, 10, 20, 2)]), map_window=NASTY,
         carried=Carried(NASTY, [0.1] * len(LORENZ_AT), [0.1] * len(LORENZ_AT)),
@@ -83,7 +83,7 @@ def nasty() -> PageData:
 def test_no_value_becomes_markup_or_script() -> None:
     plain = PageData("a", AT, "1", AT, points=[point(2), point(3, alarm=True, report="r")],
                      named=[Named("c", "v", 0.7, 0.6, 0.8, 0.1)], incidents=[incident()],
-                     ledger=[LedgerLine(AT, "a", "b", "c", "d")],
+                     ledger=[LedgerLine(AT, "a", "b", "c", {"en": "d", "ja": "d"})],
                      received=Received(1, 1, 1, 1, 0, 0, ["f"], [Reason("r", "c", 1)]), links={"mlflow": "http://m"},
                      map=PlacesMap(["a", "line"], [Cell("b", "c", 40, 10, 20, 2)]), map_window="w",
                      carried=Carried("w", [0.1] * len(LORENZ_AT), [0.1] * len(LORENZ_AT)))  # fmt: skip
