@@ -218,6 +218,9 @@ def promote(
 @app.command()
 @command
 def rollback(
+    of: Annotated[
+        str | None, typer.Option("--of", help="Version to leave; where it is not in use, nothing is changed.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; it stands in the ledger.")] = "asked for on the command line",
     by: NameOption = None,
     config: ConfigOption = None,
@@ -225,10 +228,10 @@ def rollback(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> Reply:
-    """Make the previous champion the champion again."""
+    """Put the champion before to use again. Without --of, a second rollback goes forth again."""
     from flows.commands import roll_back
 
-    return roll_back(config, workspace, reason=reason, by=by)
+    return roll_back(config, workspace, reason=reason, by=by, of=of)
 
 
 @app.command()

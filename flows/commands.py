@@ -156,8 +156,10 @@ def _refuse(
     return Reply({"refused": refused, "reason": said, "by": actor, "new": fresh}, [line])
 
 
-def roll_back(config: Path | None, workspace: Path, *, reason: str, by: str | None) -> Reply:
-    """`softad rollback`."""
+def roll_back(
+    config: Path | None, workspace: Path, *, reason: str, by: str | None = None, of: str | None = None
+) -> Reply:
+    """`softad rollback [--of VERSION]`."""
     from flows.promote import rollback
     from flows.respond import ensure_life
 
@@ -165,12 +167,21 @@ def roll_back(config: Path | None, workspace: Path, *, reason: str, by: str | No
     now = utc_now()
     with context.workspace.lock("promotion", wait=False):
         back = rollback(context.store, context.tracker, context.settings, now=now, actor=who, reason=reason,
-                        named=named)  # fmt: skip
-        ensure_life(context, now=now, actor=who, back=True)
-    return Reply(
-        {"champion": back.version, "was": back.replaced, "reason": reason, "by": who},
-        [f"version {back.version} is the champion again; version {back.replaced} was. In the ledger: {reason}"],
-    )
+                        named=named, of=of)  # fmt: skip
+        if back.moved:
+            ensure_life(context, now=now, actor=who, back=True)
+    document = {"champion": back.version, "was": back.replaced, "moved": back.moved, "reason": reason, "by": who}
+    if not back.moved:
+        return Reply(
+            document, [f"version {back.replaced} is not in use, version {back.version} is: nothing was changed"]
+        )
+    lines = [f"version {back.version} is the champion again; version {back.replaced} was. In the ledger: {reason}"]
+    if of is None:
+        lines.append(
+            f"given again, this command goes forth to version {back.replaced}; one that may be repeated names the "
+            f"version to leave: softad rollback --of {back.replaced}"
+        )
+    return Reply(document, lines)
 
 
 def bring_up(

@@ -48,10 +48,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Rollback:
-    """A return to the champion before: `version` is in use again, `replaced` was."""
+    """A return to the champion before.
+
+    Attributes
+    ----------
+    version: the champion now. replaced: the one that was to be left.
+    moved: False where that one was out of use already: nothing was changed.
+    """
 
     version: str
     replaced: str
+    moved: bool = True
 
 
 def consider(
@@ -199,7 +206,7 @@ def refuse(
     """
     tracker.version(version)
     if tracker.champion() == version:
-        raise Refused(f"version {version} is the champion; to take it out of use: softad rollback")
+        raise Refused(f"version {version} is the champion; to take it out of use: softad rollback --of {version}")
     return ledger.enter(
         store, key=f"refused:{version}", actor=actor, action=REFUSED, subject=version, at=now,
         details={"reason": reason, "named": named},
@@ -210,29 +217,33 @@ def rollback(
     store: Store, tracker: Tracker, settings: Settings, *, now: datetime, actor: str, reason: str,
     named: str = "account", of: str | None = None,
 ) -> Rollback:  # fmt: skip
-    """Put the champion before to use again; a second rollback goes forth again.
+    """Put the champion before to use again.
 
     Parameters
     ----------
-    of: the champion that is to be taken out of use; by default whichever it is.
+    of: the champion that is to be left: asked again once it is out of use, nothing is changed, however often a process
+        died on the way. By default it is whichever is in use, so that a second rollback goes forth again.
 
     Raises
     ------
-    Refused: there is no champion before, its files are not those that were registered, or `of` is not in use any more.
+    BadConfig: there is no version `of`.
+    Refused: there is no champion before, or its files are not those that were registered.
     """
     finished = carry_out(store, tracker, now=now)
-    if finished is not None and finished.action == ROLLED_BACK:
-        return Rollback(finished.details["to"], finished.details["from"])  # the one that a crash interrupted
     entries = ledger.read(store)
-    unwatched = _not_followed(store, entries)
-    if unwatched is not None:
-        return unwatched
+    interrupted = _not_followed(store, entries)
+    if finished is not None and finished.action == ROLLED_BACK:
+        interrupted = Rollback(finished.details["to"], finished.details["from"])
+    if interrupted is not None and of in (None, interrupted.replaced):
+        return interrupted
     # Where the registry has lost the champion, the ledger still knows which it was: the way back is open all the same.
     champion, previous = tracker.champion() or champion_of(entries), tracker.previous()
+    if of is not None and champion is not None and of != champion:
+        if not any(entry.action == MOVED and entry.subject == of for entry in entries):
+            tracker.version(of)  # a slip of the pen is told; one that was deleted after its use is only out of use
+        return Rollback(champion, of, moved=False)
     if champion is None or previous is None or previous == champion:
         raise Refused(f"{settings.name} has no earlier champion to go back to; `softad status` lists the versions")
-    if of is not None and champion != of:
-        raise Refused(f"version {of} is not in use any more, version {champion} is: nothing was moved")
     tracker.check(previous)  # before anything is written: what has changed must not be put to use
     number = sum(1 for entry in entries if entry.action == ROLLED_BACK)
     ours = ledger.enter(
@@ -246,7 +257,7 @@ def rollback(
 
 
 def _not_followed(store: Store, entries: Sequence[ledger.Entry]) -> Rollback | None:
-    """The return that moved last, where a crash came before its new life: asked again, it must not be undone."""
+    """The return that moved last, where a crash came before its new life: asked again, it is not turned round."""
     newest = next((entry for entry in reversed(entries) if entry.action == MOVED), None)
     life = current_life(store)
     if newest is None or life is None or life.model_version == newest.subject:

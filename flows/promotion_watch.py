@@ -232,7 +232,8 @@ def _take_back(context: Context, end: Entry, *, now: datetime) -> list[str]:
                 named="system", of=version,
             )  # fmt: skip
             ensure_life(context, now=now, actor=SYSTEM, back=True)
-            notes.append(f"version {back.version} is the champion again: version {version} was {reason}")
+            done = "is the champion again" if back.moved else "is the champion already"
+            notes.append(f"version {back.version} {done}: version {version} was {reason}")
         else:
             notes.append(f"version {version} is not promoted: {reason}")
         refuse(context.store, context.tracker, version=version, actor=SYSTEM, reason=reason, now=now, named="system")

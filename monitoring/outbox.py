@@ -20,14 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import structlog
-
 from monitoring.alerts import Message
 from monitoring.channels import PATIENCE, begin_sending, names
 
 
 def _log() -> Any:
     """On standard error, as it is now: standard output belongs to what a command returns."""
+    import structlog
+
     return structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
 
 

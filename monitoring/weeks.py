@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import chdtrc
 
 from monitoring.ranks import Floats
 
@@ -176,5 +176,5 @@ def week_variance(hard: Floats, weeks: NDArray[np.generic]) -> WeekVariance | No
         by_chance=round(float(np.sqrt(by_chance / typical)), 6),
         between=round(float(np.sqrt(between)), 6),
         dispersion=round(dispersion, 6),
-        p_value=float(f"{stats.chi2.sf(dispersion * freedom, freedom):.6g}"),
+        p_value=float(f"{chdtrc(freedom, dispersion * freedom):.6g}"),
     )

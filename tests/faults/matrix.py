@@ -84,6 +84,16 @@ def _acknowledge(**answer: bool) -> Callable[[Site], Any]:
     return run
 
 
+def _roll_back(site: Site) -> Any:
+    """Leave the version that was promoted last, by its number, as a person does who may have to repeat it."""
+    from flows import ledger
+    from flows.promotions import MOVED
+
+    moves = ledger.read(site.context().store, action=MOVED)
+    promoted = [entry.subject for entry in moves if entry.details["decision"].startswith("promotion:")]
+    return _command("roll_back", reason="worse at the line", of=promoted[-1])(site)
+
+
 def _retrain(site: Site) -> Any:
     from flows.retrain_flow import retrain_once
 
@@ -109,7 +119,7 @@ WORKS = (
     Work("person", "ack --new-normal", "alarm", _acknowledge(new_normal=True)),
     Work("person", "close", "alarm",
          lambda site: _command("close_incident", key=_first_incident(site), reason="noise", by="shift")(site)),
-    Work("person", "rollback", "promoted", _command("roll_back", reason="worse at the line")),
+    Work("person", "rollback", "promoted", _roll_back),
     Work("person", "promote", "scheduled", _command("promote_version", version=None)),
     Work("person", "add-class", "unknown class", _command("add_class", name="scratch", by="shift")),
 )  # fmt: skip

@@ -174,6 +174,39 @@ def test_a_rollback_that_died_before_its_life_is_not_turned_round(two: Any, comm
         assert (status, said["champion"], two.tracker.champion()) == (0, expected, expected)
 
 
+def test_a_rollback_that_names_what_it_leaves_may_be_repeated(two: Any, command: Any) -> None:
+    assert command("promote", "2", "--by", "aiko")[0] == 0
+    status, said = command("rollback", "--of", "2", "--reason", "noise", "--by", "ken")
+    assert (status, said["champion"], said["was"], said["moved"]) == (0, "1", "2", True)
+    before = actions(two)
+    for _ in range(2):
+        status, said = command("rollback", "--of", "2", "--reason", "noise", "--by", "ken")
+        assert (status, said["champion"], said["was"], said["moved"]) == (0, "1", "2", False)
+    result = CliRunner().invoke(app, ["rollback", "--of", "2", "--workspace", str(two.workspace.root)])
+    assert (result.exit_code, result.stdout) == (
+        0, "version 2 is not in use, version 1 is: nothing was changed\n",
+    )  # fmt: skip
+    assert (two.tracker.champion(), actions(two)) == ("1", before)
+    status, said = command("rollback", "--of", "9")
+    assert status == 2 and "line-a has no version '9'" in said["error"]
+
+
+@pytest.mark.parametrize("at", ["before its life", "before the alias"])
+def test_a_rollback_that_died_is_finished_by_the_same_words(two: Any, command: Any, at: str) -> None:
+    assert command("promote", "2", "--by", "aiko")[0] == 0
+    if at == "before its life":
+        rollback(two.store, two.tracker, two.settings, now=two.after(2), actor="ken", reason="noise", of="2")
+    else:
+        details = {"from": "2", "to": "1", "reason": "noise", "named": "account"}
+        ledger.enter(two.store, key="rollback:0", actor="ken", action="rollback.decided", subject="1", details=details,
+                     at=two.after(2))  # fmt: skip
+    for moved in (True, False):
+        status, said = command("rollback", "--of", "2", "--reason", "noise", "--by", "ken")
+        assert (status, said["champion"], said["was"], said["moved"]) == (0, "1", "2", moved)
+    assert [action for action, *_ in actions(two)][-3:] == ["rollback.decided", MOVED, "life.started"]
+    assert two.tracker.champion() == "1"
+
+
 @pytest.mark.parametrize("alias", ["gone with it", "left behind"])
 def test_a_deleted_champion_is_told_and_the_way_back_is_open(two: Any, alias: str) -> None:
     assert decide(two, "2").promoted

@@ -393,7 +393,7 @@ def test_the_answer_is_told_with_its_name_and_what_follows() -> None:
 def test_a_promotion_names_the_version_and_the_way_back(language: str) -> None:
     body = render(*SENT["promoted, new normal"], language).body
     assert re.search(r"(version|バージョン) 8", body)
-    assert "softad rollback" in body
+    assert "softad rollback --of 8" in body
 
 
 @pytest.mark.parametrize(("language", "known"), [("en", "closed: repaired."), ("ja", "(修理済み)")])
