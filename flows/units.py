@@ -97,7 +97,9 @@ def label_age(rows: pd.DataFrame, ends: pd.Series) -> pd.Series:
     ([4.0], [7.0])
     """
     by_arrival = _days(rows["_label_in"] - rows["_at"].where(~(ends > rows["_at"]), ends))
-    as_stated = _days(pd.to_datetime(rows["_label_given"], utc=True) - ends.fillna(rows["_at"]))
+    # Where there are no windows, their ends are a column of nothing, without the type of a time.
+    told, closed = (pd.to_datetime(each, utc=True) for each in (rows["_label_given"], ends))
+    as_stated = _days(told - closed.fillna(rows["_at"]))
     ages = np.maximum(np.where(np.isnan(as_stated), by_arrival, as_stated), 0.0)
     return pd.Series(ages, index=rows.index)
 

@@ -18,7 +18,12 @@ MARGIN = 0.1
 """A measurement is warned about where it lies further outside the training range than this share of it."""
 
 
-def _squash(z: Array) -> Array:
+def squash(z: Array) -> Array:
+    """Robust deviations, those far out by their logarithm; of the same shape.
+
+    >>> squash(np.array([-1.0, 4.0, 4.0 + np.e - 1])).round(6).tolist()
+    [-1.0, 4.0, 5.0]
+    """
     size = np.abs(z)
     return np.where(size <= LINEAR, z, np.sign(z) * (LINEAR + np.log1p(np.maximum(size - LINEAR, 0.0))))
 
@@ -35,9 +40,11 @@ class NumericColumn:
     low, high: training range; None where there was no value.
     indicated: whether training rows missed values, so that missing is a feature of its own.
 
+    `softad.number_table.NumberTable` makes features of them.
+
     >>> column = NumericColumn.fit(np.array([1.0, 2.0, 3.0, np.nan]), "x")
-    >>> column.transform(np.array([3.0, np.nan])).round(3).tolist()
-    [[1.225, 0.0], [0.0, 1.0]]
+    >>> column.median, column.low, column.high, column.indicated
+    (2.0, 1.0, 3.0, True)
     """
 
     name: str
@@ -61,7 +68,7 @@ class NumericColumn:
         spread = _spread(present, median)
         if spread == 0.0:
             return cls(name, median, 0.0, 0.0, 1.0, low, high, indicated)
-        squashed = _squash(_deviation(present, median, spread))
+        squashed = squash(deviation(present, median, spread))
         return cls(name, median, spread, float(squashed.mean()), float(squashed.std()) or 1.0, low, high, indicated)
 
     @property
@@ -69,32 +76,17 @@ class NumericColumn:
         """How many features the column becomes."""
         return 1 + self.indicated
 
-    def transform(self, values: Array) -> Array:
-        """Shape (n,) to (n, width). A column that was constant in training says nothing, and is 0."""
-        missing = ~np.isfinite(values)
-        if self.spread == 0.0:
-            scaled = np.zeros(values.size)
-        else:
-            filled = np.where(missing, self.median, values)
-            scaled = (_squash(_deviation(filled, self.median, self.spread)) - self.centre) / self.scale
-        return np.stack([scaled, missing.astype(np.float64)], axis=1) if self.indicated else scaled[:, None]
+    def warning(self, value: float) -> str:
+        """What is unusual about a value that is.
 
-    def warnings(self, values: Array) -> list[tuple[int, str]]:
-        """Row numbers, with what is unusual about their values."""
-        missing = np.isnan(values)
-        found: list[tuple[int, str]] = []
-        if not self.indicated and self.low is not None:
-            found += [
-                (int(row), f"{self.name}: missing, and never missing in training") for row in np.flatnonzero(missing)
-            ]
+        >>> NumericColumn.fit(np.array([1.0, 3.0]), "x").warning(9.5)
+        'x: 9.5 is outside the training range, 1 to 3'
+        """
         if self.low is None or self.high is None:
-            return [(int(row), f"{self.name}: had no value in training, not used") for row in np.flatnonzero(~missing)]
-        room = MARGIN * min(self.high - self.low, 1e308)
-        with np.errstate(invalid="ignore"):
-            outside = (values < self.low - room) | (values > self.high + room)
-        where = f"the training range, {self.low:.6g} to {self.high:.6g}"
-        found += [(int(row), f"{self.name}: {values[row]:.6g} is outside {where}") for row in np.flatnonzero(outside)]
-        return found
+            return f"{self.name}: had no value in training, not used"
+        if math.isnan(value):
+            return f"{self.name}: missing, and never missing in training"
+        return f"{self.name}: {value:.6g} is outside the training range, {self.low:.6g} to {self.high:.6g}"
 
 
 def _spread(present: Array, median: float) -> float:
@@ -109,7 +101,12 @@ def _spread(present: Array, median: float) -> float:
     return min(spread, 1e308) if spread > 1e-12 * size else 0.0
 
 
-def _deviation(values: Array, median: float, spread: float) -> Array:
+def deviation(values: Array, median: float | Array, spread: float | Array) -> Array:
+    """Distance from the median in spreads, never infinite; of the values' shape, the others broadcast against it.
+
+    >>> deviation(np.array([3.0, -1e308]), 1.0, 0.25e-10).tolist()
+    [80000000000.0, -1e+300]
+    """
     with np.errstate(over="ignore"):
         return np.clip(values / spread - median / spread, -1e300, 1e300)
 
@@ -192,7 +189,7 @@ def numbers_of(frame: pd.DataFrame, name: str) -> Array:
     ------
     ValueError: the column is missing, or holds something that is no number; names the first.
     """
-    column = _column(frame, name)
+    column = column_of(frame, name)
     numbers = pd.to_numeric(column, errors="coerce")
     values = np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     bad = np.isnan(values) & column.notna().to_numpy()
@@ -212,7 +209,7 @@ def words_of(frame: pd.DataFrame, name: str) -> npt.NDArray[Any]:
     ------
     ValueError: the column is missing.
     """
-    column = _column(frame, name)
+    column = column_of(frame, name)
     codes, uniques = pd.factorize(column)
     texts = np.array([*(_text(value) for value in uniques), None], dtype=object)
     return np.asarray(texts[codes])
@@ -224,7 +221,16 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _column(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """A column.
+
+    >>> column_of(pd.DataFrame({"x": [1, 2]}), "x").tolist()
+    [1, 2]
+
+    Raises
+    ------
+    ValueError: it is missing, or there more than once.
+    """
     if name not in frame.columns:
         raise ValueError(f"{name}: the column is missing; here are {', '.join(map(str, frame.columns))}")
     column = frame[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 
 from softad.columns import CategoryColumn, NumericColumn, numbers_of, words_of
 from softad.images import ImageSource, read_images
+from softad.number_table import NumberTable
 
 FORMAT, CODED_FORMAT = 1, 2
 """Versions of `Preprocessor.to_dict`: the second where categories are codes, which an older program cannot read."""
@@ -88,6 +90,10 @@ class Preprocessor:
             coded=coded,
         )
 
+    @cached_property
+    def _numbers(self) -> NumberTable:
+        return NumberTable(self.numeric)
+
     @property
     def categories(self) -> tuple[tuple[int, int], ...]:
         """Where codes are: (column of `transform`'s answer, number of codes) of each category column; else empty.
@@ -134,9 +140,9 @@ class Preprocessor:
         """
         table = np.empty((len(frame), self.table_width), dtype=np.float32)
         start = 0
-        for number in self.numeric:
-            table[:, start : start + number.width] = number.transform(numbers_of(frame, number.name))
-            start += number.width
+        if self.numeric:
+            start = self._numbers.width
+            table[:, :start] = self._numbers.transform(frame)
         for category in self.categorical:
             words = words_of(frame, category.name)
             encoded = category.codes(words)[:, None] if self.coded else category.transform(words)
@@ -161,9 +167,8 @@ class Preprocessor:
         ValueError: a column is missing, or a numeric one holds a word.
         """
         found: list[list[str]] = [[] for _ in range(len(frame))]
-        for number in self.numeric:
-            for row, text in number.warnings(numbers_of(frame, number.name)):
-                found[row].append(text)
+        for row, text in self._numbers.warnings(frame):
+            found[row].append(text)
         for category in self.categorical:
             for row, text in category.warnings(words_of(frame, category.name)):
                 found[row].append(text)

@@ -110,12 +110,12 @@ def wayward(inputs, outputs):
 
 
 def test_a_network_of_the_plants_own(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "plant_networks.py").write_text(NETWORKS)
+    (tmp_path / "exported_networks.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(tmp_path)
-    assert export_agrees(trained(frame, model="plant_networks:good", epochs=1), frame).agrees
-    found = export_agrees(trained(frame, model="plant_networks:wayward", epochs=1), frame)
+    assert export_agrees(trained(frame, model="exported_networks:good", epochs=1), frame).agrees
+    found = export_agrees(trained(frame, model="exported_networks:wayward", epochs=1), frame)
     assert not found.agrees and found.content is None
-    assert found.reason.startswith("torch cannot express the network 'plant_networks:wayward' as an ONNX graph (")
+    assert found.reason.startswith("torch cannot express the network 'exported_networks:wayward' as an ONNX graph (")
     assert "\n" not in found.reason
 
 
