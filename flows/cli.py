@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_audit import audit_app, explain
-from flows.cli_model import export
+from flows.cli_model import card, export
 from flows.cli_operations import backup, doctor, maintain, restore, upgrade
 from flows.cli_people import NameOption, alerts_app, config_app
 from flows.cli_pilot import pilot
@@ -46,6 +46,7 @@ app.command("backup")(backup)
 app.command("restore")(restore)
 app.command("upgrade")(upgrade)
 app.command("export")(export)
+app.command("card")(card)
 
 
 class Change(StrEnum):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from flows import ledger
+from flows.card import card_beside_page
 from flows.context import Context
 from flows.early_warning import early_signs
 from flows.incidents import open_incidents
@@ -51,7 +53,9 @@ LEAST_WEEK = 50
 def refresh_page(context: Context, *, now: datetime) -> Path:
     """Write the model's page and the list of models; returns the page's path."""
     language = context.settings.alerts.language
-    path = write_page(page_data(context, now=now), context.workspace.page, language)
+    data = page_data(context, now=now)
+    data = replace(data, card=card_beside_page(context, data.champion, now=now))
+    path = write_page(data, context.workspace.page, language)
     # The last page of each month stays, in the same folder, so that its links hold.
     write_atomically(path.with_name(f"{now:%Y-%m}.html"), path.read_bytes())
     root = context.workspace.page.parent

@@ -41,7 +41,7 @@ def whisker_chart(title: str, whiskers: Sequence[Whisker], width: int = 330) -> 
     left, right, top, step = 128, 14, 10, 27
     height = top + step * len(whiskers) + 24
     most = max((one.high if np.isfinite(one.high) else one.value for one in whiskers), default=1.0)
-    ticks = _ticks(0.0, most * 1.02)
+    ticks = axis_ticks(0.0, most * 1.02)
 
     def x(value: float) -> float:
         return left + (width - left - right) * min(max(value, 0.0), ticks[-1]) / (ticks[-1] or 1.0)
@@ -85,7 +85,7 @@ def line_chart(
     every = [v for one in lines for v in (*one.values, *one.low, *one.high)] + [y for _, y in marks]
     low, high = (min(every), max(every)) if every else (0.0, 1.0)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    ticks = [t for t in _ticks(low - room, high + room) if low - room <= t <= high + room]
+    ticks = [t for t in axis_ticks(low - room, high + room) if low - room <= t <= high + room]
     across = [float(np.log(v)) for v in xs] if log else list(xs)
     first, last = min(across), max(across)
 
@@ -100,7 +100,7 @@ def line_chart(
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
-    for value in xs if len(xs) <= 10 else _ticks(min(xs), max(xs)):
+    for value in xs if len(xs) <= 10 else axis_ticks(min(xs), max(xs)):
         if min(xs) <= value <= max(xs):
             parts.append(
                 f'<text class="tick" x="{x(value):.1f}" y="{height - 24}" text-anchor="middle">{value:.2g}</text>'
@@ -154,8 +154,12 @@ def _open(width: int, height: float, title: str) -> str:
     )
 
 
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers from at most `low` to at least `high`."""
+def axis_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers from at most `low` to at least `high`.
+
+    >>> axis_ticks(0.0, 0.9)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
     span = (high - low) or 1.0
     raw = span / count
     size = 10.0 ** np.floor(np.log10(raw))

@@ -295,6 +295,7 @@ class PageData:
     map, map_window: hard cases by two columns, in the newest window in which they were looked for.
     carried: how the loss of the newest window is spread over its parts, and that of the reference.
     months: past and present months of which a page is kept beside this one, newest first, as "2026-03".
+    card: name of the file beside the page that holds the card of the model in use; None where there is none.
 
     >>> from datetime import UTC
     >>> PageData("line-a", datetime(2026, 4, 6, tzinfo=UTC)).status
@@ -323,6 +324,7 @@ class PageData:
     map_window: str = ""
     carried: Carried | None = None
     months: Sequence[str] = ()
+    card: str | None = None
 
     @property
     def status(self) -> str:
