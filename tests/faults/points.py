@@ -49,7 +49,7 @@ def stage_of(write: str) -> str:
 def recorded(work: Callable[[], Any]) -> list[str]:
     """Do a piece of work and name what it writes, in order; what follows it in the process is not recorded."""
     writes: list[str] = []
-    stop = _watch(lambda what, done: None if done else writes.append(what))
+    stop = watched(lambda what, done: None if done else writes.append(what))
     try:
         work()
     finally:
@@ -76,7 +76,7 @@ def dying(point: str | int) -> Callable[[], None]:
             os._exit(CRASHED)
         seen += not done
 
-    return _watch(look)
+    return watched(look)
 
 
 def from_environment() -> None:
@@ -85,7 +85,7 @@ def from_environment() -> None:
         dying(os.environ[FAULT])
 
 
-def _watch(look: Callable[[str, bool], None]) -> Callable[[], None]:
+def watched(look: Callable[[str, bool], None]) -> Callable[[], None]:
     """Call `look(write, done)` before and after each write of this process; returns what undoes it."""
     from deltalake import DeltaTable
     from deltalake.table import TableOptimizer
