@@ -286,6 +286,8 @@ class Store:
         if version is None and (known := self._opened.get(table)) is not None and known[0] == which:
             # Reading what was committed since is far cheaper than the whole log again; another process, or a table
             # that was made anew under the same name, has to read it all.
+            if not self.remote:
+                refuse_empty_commits(table, Path(uri), since=known[1].version())
             known[1].update_incremental()
             return known[1]
         if not self.remote:

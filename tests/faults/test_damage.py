@@ -91,6 +91,22 @@ def test_a_store_that_is_open_already_names_the_table_too(folder: Path) -> None:
             ask()
 
 
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_store_that_is_open_already_refuses_an_empty_commit_as_a_fresh_one_does(folder: Path, number: int) -> None:
+    """The commit that it read last, or the one that comes next."""
+    store = Store(folder.parent)
+    assert store.count("ledger") == 3
+    log(folder, number).write_bytes(b"")
+    said = []
+    for one in (store, Store(folder.parent)):
+        for ask in (lambda one=one: one.count("ledger"), lambda one=one: one.append("ledger", entry("d"), key="d")):
+            with pytest.raises(Damaged) as caught:
+                ask()
+            said.append(str(caught.value))
+    assert len(set(said)) == 1
+    assert said[0].startswith(f"table ledger is damaged: {number:020}.json of its log is empty; ")
+
+
 def test_a_command_says_it_in_one_sentence(tmp_path: Path, new_site: Any) -> None:
     site = new_site()
     site.ingest(site.file("a.csv", "part,time,machine,x1,x2,ok\nP1,2026-04-01 10:00,M1,1,1,0\n"))
