@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,10 @@ _TIME = (
 _COMPACT = (
     r"^\s*(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})(?:[T\s]?(?P<H>\d{2})(?P<M>\d{2})(?P<S>\d{2})?(?P<f>))?(?P<z>Z)?\s*$"
 )
+_LAST_IS_YEAR = r"^\s*(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4})(\D.*)?$"
+DateOrder = Literal["ymd", "dmy", "mdy"]
+"""How a date is written whose year comes last; "ymd" where no such dates are read."""
+
 _EARLIEST = np.datetime64("1970-01-01", "us")
 _LATEST = np.datetime64("2100-01-01", "us")
 
@@ -79,11 +85,12 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Coerced:
         return _careful_numbers(column)
 
 
-def times(column: pa.ChunkedArray | pa.Array, zone: str) -> Coerced:
+def times(column: pa.ChunkedArray | pa.Array, zone: str, order: DateOrder = "ymd") -> Coerced:
     """Times as UTC; those that say no zone are in `zone`.
 
     Understood are ISO 8601, year-month-day with - / or . between, 20261124, 2026年11月24日 9時05分, each with or
-    without a time of day. Anything that could mean two days (03/04/2026) is bad, and so is a year outside 1970 to 2099.
+    without a time of day. Anything that could mean two days (03/04/2026) is bad unless `order` says what it means, and
+    so is a year outside 1970 to 2099.
 
     >>> cells = ["2026-11-24 09:00", "2026年11月24日", "03/04/2026", "2026-11-24T00:00Z", None]
     >>> found = times(pa.array(cells), "Asia/Tokyo")
@@ -91,6 +98,8 @@ def times(column: pa.ChunkedArray | pa.Array, zone: str) -> Coerced:
     ['2026-11-24T00:00:00.000000', '2026-11-23T15:00:00.000000', 'NaT', '2026-11-24T00:00:00.000000', 'NaT']
     >>> found.reasons
     ("'03/04/2026' is not a date that can be read; write it as 2026-11-24 09:30:00",)
+    >>> times(pa.array(["03/04/2026", "24.11.2026 9:05"]), "UTC", "dmy").values.astype("datetime64[m]").tolist()
+    [datetime.datetime(2026, 4, 3, 0, 0), datetime.datetime(2026, 11, 24, 9, 5)]
     """
     column = _plain_array(column)
     kind = column.type
@@ -99,14 +108,41 @@ def times(column: pa.ChunkedArray | pa.Array, zone: str) -> Coerced:
         zoned = pa.types.is_timestamp(kind) and kind.tz is not None
         values = _time_values(naive)
         return _within_years(values if zoned else _to_utc(values, zone), as_text(column))
-    text = as_text(column)
+    given = as_text(column)
+    text = _year_first(given, order)
     for parsed_as in (pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
         try:
             values = _time_values(pc.cast(text, parsed_as))
         except pa.ArrowInvalid:
             continue
-        return _within_years(_to_utc(values, zone) if parsed_as.tz is None else values, text)
-    return _careful_times(text, zone)
+        return _within_years(_to_utc(values, zone) if parsed_as.tz is None else values, given)
+    return _careful_times(text, zone, given)
+
+
+def proven_order(cells: Iterable[str]) -> DateOrder | None:
+    """In which order the dates of a column are written, all with the year last; None where they do not prove it.
+
+    A number above 12 is no month: one such at the first place, and none at the second, proves that days come first.
+
+    >>> proven_order(["03/04/2026", "19/04/2026"]), proven_order(["03/04/2026", "04/19/2026"])
+    ('dmy', 'mdy')
+    >>> proven_order(["03/04/2026"]), proven_order(["19/04/2026", "04/19/2026"]), proven_order(["2026-04-03"])
+    (None, None, None)
+    """
+    found = [re.match(_LAST_IS_YEAR, cell) for cell in cells]
+    matched = [match for match in found if match is not None]
+    if not matched or len(matched) < len(found):
+        return None
+    first, second = (max(int(match[place]) for match in matched) for place in (1, 3))
+    if first > 12 >= second:
+        return "dmy"
+    return "mdy" if second > 12 >= first else None
+
+
+def _year_first(text: pa.Array, order: DateOrder) -> pa.Array:
+    if order == "ymd":
+        return text
+    return pc.replace_substring_regex(text, _LAST_IS_YEAR, r"\4-\3-\1\5" if order == "dmy" else r"\4-\1-\3\5")
 
 
 def as_text(column: pa.ChunkedArray | pa.Array, *, trim: bool = False) -> pa.Array:
@@ -226,7 +262,7 @@ def _within_years(values: np.ndarray, text: pa.Array) -> Coerced:
     return Coerced(values, bad, tuple(f"{cell!r} is outside the years 1970 to 2099" for cell in given))
 
 
-def _careful_times(text: pa.Array, zone: str) -> Coerced:
+def _careful_times(text: pa.Array, zone: str, given: pa.Array) -> Coerced:
     values = np.full(len(text), np.datetime64("NaT"), dtype="datetime64[us]")
     plain = pa.array(
         [None if cell is None else unicodedata.normalize("NFKC", cell) for cell in text.to_pylist()], pa.string()
@@ -237,12 +273,12 @@ def _careful_times(text: pa.Array, zone: str) -> Coerced:
         if len(hit):
             values[hit] = _assembled(parts.take(pa.array(hit)), zone)
     unread = np.flatnonzero(np.isnat(values) & pc.is_valid(text).to_numpy(zero_copy_only=False))
-    cells = text.take(pa.array(unread)).to_pylist()
+    cells = given.take(pa.array(unread)).to_pylist()
     reasons = {
         position: f"{cell!r} is not a date that can be read; write it as 2026-11-24 09:30:00"
         for position, cell in zip(unread.tolist(), cells, strict=True)
     }
-    outside = _within_years(values, text)
+    outside = _within_years(values, given)
     reasons.update(zip(outside.bad.tolist(), outside.reasons, strict=True))
     bad = np.array(sorted(reasons), dtype=np.int64)
     return Coerced(outside.values, bad, tuple(reasons[position] for position in bad.tolist()))

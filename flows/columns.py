@@ -55,6 +55,7 @@ class Column:
     numbers: (rows,) float64 for a number column, NaN where the cell is empty or no number; else None.
     times: (rows,) datetime64[us] in UTC for a time column, NaT where empty; a time without zone is read as UTC.
     unreadable: cells of a number or time column that are neither empty nor what the others are.
+    date_order: of a time column whose dates have the year last, as its cells prove it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Column:
     numbers: np.ndarray | None = None
     times: np.ndarray | None = None
     unreadable: tuple[str, ...] = ()
+    date_order: coerce.DateOrder = "ymd"
 
     @property
     def rows(self) -> int:
@@ -178,7 +180,8 @@ def _look_at(name: str, position: int, cells: pd.Series, time: str | None) -> Co
     if len(values) == 1 and plainly.missing == 0 and len(codes) > 1:
         return replace(plainly, kind="constant")
     dated = name == time or strength(name, TIME) >= 50
-    as_time = _as_times(plainly) if dated or any(_DATE.match(value) for value in values[:100]) else None
+    looks_dated = any(_DATE.match(value) or _TWO_WAYS.match(value) for value in values[:100])
+    as_time = _as_times(plainly) if dated or looks_dated else None
     as_number = _as_numbers(plainly) if name != time else None
     # 20261124 is a number too, and a date only under a name that says so.
     return (as_time if dated else None) or as_number or as_time or plainly
@@ -204,13 +207,15 @@ def _as_numbers(column: Column) -> Column | None:
 
 
 def _as_times(column: Column) -> Column | None:
-    read = coerce.times(pa.array(list(column.values), pa.string()), "UTC")
+    order = coerce.proven_order(column.values) or "ymd"
+    read = coerce.times(pa.array(list(column.values), pa.string()), "UTC", order)
     bad = np.zeros(column.distinct, dtype=bool)
     bad[read.bad] = True
     if not _nearly_all(column, bad):
         return None
     times = np.append(read.values, np.datetime64("NaT"))[column.codes]
-    return replace(column, kind="time", times=times, unreadable=tuple(column.values[place] for place in read.bad))
+    unreadable = tuple(column.values[place] for place in read.bad)
+    return replace(column, kind="time", times=times, unreadable=unreadable, date_order=order)
 
 
 def _nearly_all(column: Column, bad: np.ndarray) -> bool:

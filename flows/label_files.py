@@ -92,7 +92,8 @@ class LabelPreparation:
         name = self.roles.time
         if name is None:
             return np.full(raw.num_rows, np.datetime64("NaT"), dtype="datetime64[us]")
-        coerced = times(raw[name], self.settings.data.time_zone)
+        data = self.settings.data
+        coerced = times(raw[name], data.time_zone, data.date_order)
         cells = as_text(raw[name]).take(pa.array(coerced.bad)).to_pylist()
         findings.add("time", name, coerced.bad, cells, coerced.reasons)
         return coerced.values

@@ -163,7 +163,7 @@ class Preparation:
         data = self.settings.data
         if data.time is None:
             return np.full(raw.num_rows, np.datetime64("NaT"), dtype="datetime64[us]")
-        coerced = times(raw[data.time], data.time_zone)
+        coerced = times(raw[data.time], data.time_zone, data.date_order)
         findings.add("time", data.time, coerced.bad, _cells(raw[data.time], coerced.bad), coerced.reasons)
         if data.window.period is not None:
             missing = np.setdiff1d(np.flatnonzero(np.isnat(coerced.values)), coerced.bad)

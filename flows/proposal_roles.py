@@ -128,7 +128,8 @@ def find_time(columns: Sequence[Column], asked: str | None, *, data: str) -> Cho
     more = f"; {', '.join(others)} also holds times and is left out" if others else ""
     first, last = (str(moment)[:16].replace("T", " ") for moment in (_times(best).min(), _times(best).max()))
     gaps = f"; {best.missing:,} rows have none" if best.missing else ""
-    return Choice(best.name, f"time: {best.name!r}, from {first} to {last}{gaps}{more}.")
+    order = {"dmy": ", with the day first", "mdy": ", with the month first"}.get(best.date_order, "")
+    return Choice(best.name, f"time: {best.name!r}{order}, from {first} to {last}{gaps}{more}.")
 
 
 def _times(column: Column) -> np.ndarray:
@@ -290,7 +291,10 @@ def _why_no_category(column: Column) -> str:
     if column.clock_only:
         return "a time of day without a date"
     if column.two_ways:
-        return f"dates that could mean two days ({column.values[0]!r}); write them as 2026-11-24"
+        return (
+            f"dates that could mean two days ({column.values[0]!r}); write them as 2026-11-24, or name the column as "
+            "data.time and set data.date_order"
+        )
     if column.placeholder is not None:
         return f"numbers, but {column.placeholder!r} where there is none; leave such cells empty to use it"
     if column.decimal_comma:

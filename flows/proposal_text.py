@@ -26,6 +26,7 @@ _COMMENTS = {
     "data.slices": "columns by which trouble is located (machine, line, product, …)",
     "data.group": "rows that share it never part between training and holdout",
     "data.time_zone": "of times that say none, of the calendar and of the schedule",
+    "data.date_order": "what 03/04/2026 means: dmy (3 April) or mdy (4 March)",
     "data.window": "what is judged at once: {period: day, week or month}, or {rows: N}",
     "data.left_out": "kept and not used, with the reason; to use one, move it to numeric or categorical",
     "task.kind": "classification or regression",

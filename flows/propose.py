@@ -173,6 +173,7 @@ def propose(
             "slices": slices,
             "group": whole.column,
             "time_zone": zone.name,
+            "date_order": next((c.date_order for c in columns if c.name == when.column), "ymd"),
             "window": window.setting,
             "left_out": features.left_out,
         },

@@ -58,6 +58,7 @@ class Data(Section):
     group: str | None = Field(default=None, description="rows that share it never part at a split")
     lot: list[str] = Field(default_factory=list, description="columns that together name a lot; _day: of inspection")
     time_zone: str = "UTC"
+    date_order: Literal["ymd", "dmy", "mdy"] = Field(default="ymd", description="of dates such as 03/04/2026")
     window: Window = Window(period="week")
     left_out: dict[str, str] = Field(default_factory=dict, description="column: why it is no feature")
 

@@ -547,6 +547,17 @@ def test_columns_that_need_a_better_export(
     assert data.time is None
 
 
+@pytest.mark.parametrize(("form", "order"), [("%d/%m/%Y %H:%M", "dmy"), ("%m/%d/%Y %H:%M", "mdy")])
+def test_dates_that_prove_their_order_are_the_time(
+    tmp_path: Path, measured: pd.DataFrame, form: str, order: str
+) -> None:
+    moments = pd.date_range("2026-01-05 06:00", periods=ROWS, freq="47min")
+    frame = measured.assign(timestamp=moments.strftime(form), label=bad_of(measured).astype(int))
+    found = propose(save(tmp_path, frame))
+    assert (found.settings.data.time, found.settings.data.date_order) == ("timestamp", order)
+    assert "from 2026-01-05 06:00 to" in said(found, "time")
+
+
 def test_rare_classes_and_unlabelled_rows_are_mentioned(tmp_path: Path, measured: pd.DataFrame) -> None:
     label = pd.Series(np.where(bad_of(measured), "dent", "ok"))
     label[[1, 2]] = "burn"
