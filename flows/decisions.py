@@ -218,6 +218,7 @@ def _decision(
     old: np.ndarray | None = None,
 ) -> Decision:
     failed = [gate.reason for gate in gates if not gate.passed]
+    notes += tuple(gate.reason for gate in gates if gate.name == "export" and not gate.gated)
     found = [gate.reason for gate in gates if gate.gated and not gate.name.startswith("slice ")]
     figures = {} if old is None else {"champion": three(old)}
     figures["challenger"] = three(challenger)

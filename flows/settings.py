@@ -197,6 +197,8 @@ class Promotion(Section):
     resamples: Annotated[int, Field(ge=200)] = 2_000
     row_ms: Positive | None = 50.0
     size_mb: Positive | None = 200.0
+    export_tolerance: Positive | None = 1e-5
+    export_required: bool = Field(default=False, description="whether a model that cannot be exported is refused")
     protected: list[str] = Field(default_factory=list, description="slice columns; empty: all of data.slices")
 
 

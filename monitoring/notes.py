@@ -77,7 +77,7 @@ def gate_sentence(gate: Mapping[str, Any], language: str) -> str:
     name = str(gate["name"])
     kind, what = _kind(gate, names)
     points = kind.startswith(("recall", "misses"))
-    plain = kind in {"latency", "size"}
+    plain = kind in {"latency", "size", "export"}
     shown: Callable[[Any], str] = _plain if plain else _points if points else lambda value: _change(value, names)
     margin = gate.get("margin")
     return names[f"gate.{kind}"].format(
@@ -95,11 +95,11 @@ def gate_sentence(gate: Mapping[str, Any], language: str) -> str:
 _FIXED = {
     "mean": "mean", "tail": "tail", "stability": "stability", "constant predictor": "constant", "misses": "misses",
     "recall": "recall-none", "held-out rows": "rows", "finite losses": "finite", "difference": "difference",
-    "latency": "latency", "size": "size", "further slices": "slices",
+    "latency": "latency", "size": "size", "export": "export", "further slices": "slices",
 }  # fmt: skip
 """A gate's name in the ledger -> its sentence in the catalogue."""
 
-_MEASURED = {"mean", "tail", "stability", "constant", "misses", "latency", "size"}
+_MEASURED = {"mean", "tail", "stability", "constant", "misses", "latency", "size", "export"}
 """Sentences that need a figure; a gate of that name without one was refused for want of rows."""
 
 
@@ -119,6 +119,8 @@ def _kind(gate: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str]:
             return "slice-reported", what
         return ("slice-passed" if gate.get("passed") else "slice"), what
     kind = _FIXED.get(name, "other")
+    if kind == "export" and not measured:
+        return ("export-refused" if gate.get("gated", True) else "export-none"), name
     if kind in _MEASURED and not measured:
         return ("rows", "") if kind == "constant" else ("other", name)
     return kind, name

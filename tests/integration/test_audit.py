@@ -60,12 +60,12 @@ def test_explain_names_all_that_stands_behind_a_prediction(plant: Any) -> None:
     assert set(model["code"]) == {"code.version", "code.digest", "code.commit"}
     [decision] = model["gates"]
     assert (decision["promoted"], decision["by"]) == (True, "aiko")
-    assert [gate["name"] for gate in decision["gates"]] == ["constant predictor", "latency", "size"]
+    assert [gate["name"] for gate in decision["gates"]] == ["constant predictor", "latency", "size", "export"]
     [use] = model["in_use"]
     assert (use["by"], use["since"]) == ("aiko", plant.after(1))
     json.dumps(document, default=str)
     text = "\n".join(lines_of(document))
-    for word in (plant.judged, "2026-W02.csv", training.run_id, "promoted", "by aiko", "3 of 3 gates held"):
+    for word in (plant.judged, "2026-W02.csv", training.run_id, "promoted", "by aiko", "4 of 4 gates held"):
         assert word in text
 
 

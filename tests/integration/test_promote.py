@@ -84,7 +84,9 @@ def test_the_first_is_promoted_where_it_beats_the_constant(capable: Any) -> None
     assert decision.promoted and decision.first and decision.champion is None
     gate, *costs = decision.gates
     assert gate.name == "constant predictor" and gate.high < 0
-    assert [(one.name, one.passed, one.figure > 0) for one in costs] == [("latency", True, True), ("size", True, True)]
+    assert [(one.name, one.passed, one.figure > 0) for one in costs] == [
+        ("latency", True, True), ("size", True, True), ("export", True, True),
+    ]  # fmt: skip
     assert (capable.tracker.champion(), capable.tracker.previous()) == ("1", None)
     entries = ledger.read(capable.store)
     assert [entry.action for entry in entries] == [DECIDED, MOVED]

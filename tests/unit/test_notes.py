@@ -36,6 +36,11 @@ def _gates() -> list[dict[str, Any]]:
     found += judge(Comparison(old, old * 0.9, challenger_probabilities=probabilities, **{**kept, "labels": good}),
                    Margins())  # fmt: skip
     found += [Gate("latency", 1.234, None, None, 1.0, False, ""), Gate("size", 0.5, None, None, 1.0, True, "")]
+    found += [
+        Gate("export", 1e-7, None, None, 1e-5, True, "", rows=500),
+        Gate("export", None, None, None, 1e-5, False, ""),
+    ]
+    found += [Gate("export", None, None, None, 1e-5, True, "", gated=False)]
     found += [Gate("constant predictor", -0.5, -0.6, -0.4, 0.0, True, "", rows=500)]
     return [{**vars(gate)} for gate in found]
 
@@ -55,7 +60,7 @@ def test_the_kinds_of_gates_are_all_among_those_cases() -> None:
     names = {gate["name"].split(": ")[0].split(" ")[0] for gate in GATES}
     assert names == {
         "mean", "tail", "stability", "recall", "misses", "slice", "held-out", "finite", "difference", "latency", "size",
-        "constant",
+        "constant", "export",
     }  # fmt: skip
 
 
