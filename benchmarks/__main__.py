@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("imports", "training", "objectives", "ingest", "cycle", "scan", "monitoring")
+ALL = ("imports", "training", "objectives", "ingest", "cycle", "scan", "monitoring", "export")
 
 
 def main(names: list[str]) -> int:
