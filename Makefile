@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@$(BIN)/softad demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30
 
 # In the system's Chromium.
 browser: $(STAMP)

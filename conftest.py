@@ -25,6 +25,21 @@ os.environ["COLUMNS"] = "200"
 import flows  # noqa: E402, F401  (switches telemetry off)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first, then the files that are slow as a whole: one of them at the very end would leave a processor
+    with nothing to do."""
+
+    def place(item: pytest.Item) -> int:
+        parts = item.path.relative_to(item.config.rootpath).parts
+        if parts[0] != "tests" or parts[1] == "unit":
+            return 0
+        parent = item.getparent(pytest.Module)
+        whole = parent is not None and any(mark.name == "slow" for mark in parent.own_markers)
+        return 1 if whole else 2
+
+    items.sort(key=place)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name every skipped test with its reason, so that nobody takes a skip for a pass."""
     skipped = terminalreporter.stats.get("skipped", [])
