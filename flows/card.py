@@ -127,12 +127,12 @@ def card_beside_page(context: Context, version: str | None, *, now: datetime) ->
         return file.name
     try:
         document = card_of(context, version, now=now)
-        write_card(document, file, language=context.settings.alerts.language)
         with tempfile.TemporaryDirectory() as folder:
             write_card(document, Path(folder), language=context.settings.alerts.language)
             context.tracker.log_files(document["training"]["run"], Path(folder), "card")
+        write_card(document, file, language=context.settings.alerts.language)  # last: what died before is done again
     except PipelineError:
-        return file.name if file.exists() else None
+        return None
     return file.name
 
 

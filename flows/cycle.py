@@ -16,6 +16,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.context import Context, open_context, utc_now
+from monitoring.input_warnings import InputWarnings
 
 
 @dataclass
@@ -28,6 +29,7 @@ class CycleReport:
     outcomes: the windows that were judged.
     actions: retrainings and gate decisions, or requests for them.
     notes: sentences for a person (why nothing could be trained, which file was held back).
+    inputs: what was unusual about the rows that were scored, by column.
     status: 0, or the exit status of the gravest thing that happened (3: a file was refused).
     """
 
@@ -36,6 +38,7 @@ class CycleReport:
     actions: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     scored: int = 0
+    inputs: InputWarnings = field(default_factory=InputWarnings)
     delivered: int = 0
     page: str | None = None
     status: int = 0
@@ -89,7 +92,8 @@ def score(context: Context, report: CycleReport, now: datetime) -> None:
     """Step `score`: the champion's predictions, to the table and the outbox."""
     from flows.score import score_rows
 
-    report.scored = score_rows(context.store, context.tracker, context.settings, context.workspace, now=now).rows
+    done = score_rows(context.store, context.tracker, context.settings, context.workspace, now=now)
+    report.scored, report.inputs = done.rows, done.inputs
 
 
 def monitor(context: Context, report: CycleReport, now: datetime) -> None:

@@ -16,7 +16,7 @@ from flows.early_warning import early_signs
 from flows.incidents import open_incidents
 from flows.lives import Life, current_life, reference_of
 from flows.monitor import WindowOutcome, outcomes
-from flows.received import received
+from flows.received import input_warnings, received
 from flows.workspace import write_atomically
 from monitoring.attribution import Finding
 from monitoring.dashboard import FIGURES, write_index, write_page
@@ -89,6 +89,7 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         ],
         ledger=[_line(entry) for entry in reversed(entries[-LEDGER_LINES:])],
         received=received(context, now=now),
+        inputs=input_warnings(context, life.model_version if life else None),
         early=early_lines(context, looks),
         links=links(context),
         budget=_budget(context, life, looks),

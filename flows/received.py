@@ -13,6 +13,7 @@ from flows.errors import BadConfig
 from flows.lives import current_life
 from flows.rules import load_suite, plan
 from flows.store import current_rows
+from monitoring.input_warnings import InputWarnings, count_warnings
 from monitoring.page_data import Reason, Received
 
 REASONS = 12
@@ -55,6 +56,19 @@ def received(context: Context, *, now: datetime) -> Received:
         ahead=store.count("inspections", where=f"_time > TIMESTAMPTZ '{now.isoformat()}' + INTERVAL 1 DAY"),
         late=_late(context),
     )
+
+
+def input_warnings(context: Context, version: str | None) -> InputWarnings:
+    """What was unusual about the rows that a model version has scored, column by column."""
+    if version is None:
+        return InputWarnings()
+    mine = "model_version = '" + version.replace("'", "''") + "'"
+    frame = context.store.sql(
+        f"SELECT coalesce(warnings, '') AS warnings, count(*) AS n FROM predictions WHERE {mine} GROUP BY 1"  # noqa: S608
+    )
+    data = context.settings.data
+    texts = [(str(text), int(count)) for text, count in zip(frame["warnings"], frame["n"], strict=True)]
+    return count_warnings(texts, [*data.numeric, *data.categorical], rows=int(frame["n"].sum()))
 
 
 def _reasons(context: Context) -> list[Reason]:

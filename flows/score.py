@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from flows.images import images_of
 from flows.settings import Settings
 from flows.store import current_rows
 from flows.workspace import Workspace, write_atomically
+from monitoring.input_warnings import InputWarnings, count_warnings
 
 if TYPE_CHECKING:
     from flows.store import Store
@@ -41,12 +43,14 @@ class ScoreReport:
     version: the model version that gave them; None where there is no champion yet.
     files: names of the files written for the plant's systems.
     warned: rows whose inputs are unusual.
+    inputs: the same by column.
     """
 
     rows: int
     version: str | None
     files: tuple[str, ...] = ()
     warned: int = 0
+    inputs: InputWarnings = field(default_factory=InputWarnings)
 
 
 def score_rows(
@@ -98,14 +102,17 @@ def score_rows(
         )
     images = images_of(settings, workspace)
     files: dict[str, None] = {}
-    warned = 0
+    unusual: Counter[str] = Counter()
     for part in _batches(rows):
         predictions = _predict(bundle, part, images, version, now)
-        warned += int((predictions["warnings"] != "").sum())
+        unusual.update(predictions["warnings"])
         for sha in part.loc[~part["_seen"].to_numpy(dtype=bool), "_file"].unique():
             files[_deliver(store, settings, workspace, str(sha), predictions)] = None
         store.append("predictions", predictions.drop(columns=["_file", "_row"]), key=_key(version, part))
-    return ScoreReport(len(rows), version, tuple(files), warned)
+    kept = bundle.preprocessor
+    columns = [*(one.name for one in kept.numeric), *(one.name for one in kept.categorical)]
+    inputs = count_warnings(unusual.items(), columns, rows=len(rows))
+    return ScoreReport(len(rows), version, tuple(files), inputs.warned, inputs)
 
 
 def _unscored(

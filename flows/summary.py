@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.context import Context
+from monitoring.input_warnings import InputWarnings, input_sentence
 
 if TYPE_CHECKING:
     from flows.actions import Action
@@ -22,6 +23,7 @@ def cycle_document(report: CycleReport) -> dict[str, Any]:
     return {
         "files": [ingest_document(ingest) for ingest in report.ingests],
         "scored": report.scored,
+        "inputs": report.inputs.document(),
         "windows": [asdict(outcome) for outcome in report.outcomes],
         "actions": [action.document() for action in report.actions],
         "notes": report.notes,
@@ -41,6 +43,8 @@ def cycle_lines(report: CycleReport) -> list[str]:
             )
     lines.extend(report.notes)
     lines.append(f"{report.scored} rows scored")
+    if report.inputs.warned:
+        lines.append(input_sentence(report.inputs, "en"))
     for outcome in report.outcomes:
         lines.append(f"window {outcome.window}: {outcome.labelled} labelled rows, verdict {outcome.verdict}")
     for action in report.actions:
@@ -68,6 +72,7 @@ def status_document(context: Context) -> dict[str, Any]:
     from flows.incidents import open_incidents
     from flows.lives import current_life
     from flows.monitor import outcomes
+    from flows.received import input_warnings
 
     store = context.store
     files = store.read("files")
@@ -86,6 +91,7 @@ def status_document(context: Context) -> dict[str, Any]:
         "files": {"accepted": len(accepted), "refused": refused["name"].tolist(), **totals},
         "champion": context.tracker.champion(),
         "life": {"name": life.name, "model_version": life.model_version, "reason": life.reason} if life else None,
+        "inputs": input_warnings(context, life.model_version if life else None).document(),
         "windows": [
             {
                 "window": outcome.window, "verdict": outcome.verdict, "alarm": outcome.alarm,
@@ -111,6 +117,9 @@ def status_lines(document: dict[str, Any]) -> list[Any]:
         f"{files['accepted']} accepted + {files['quarantined']} quarantined + {files['duplicates']} skipped as known",
         f"champion: version {document['champion']}" if document["champion"] else "no champion yet",
     ]
+    inputs = InputWarnings(**document["inputs"])
+    if inputs.rows:
+        lines.append(input_sentence(inputs, "en"))
     if files["refused"]:
         lines.append(f"held back: {', '.join(files['refused'])}")
     if document["windows"]:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from monitoring.early_warning import track_record
 from monitoring.hard_errors import together
+from monitoring.input_warnings import input_sentence
 from monitoring.ordinary import PRIOR, step
 from monitoring.page_charts import (
     FEW,
@@ -111,6 +112,7 @@ def render_page(data: PageData, language: str = "en") -> str:
         few=FEW,
         words_of=lambda key: {language: words("page", language)[key] for language in LANGUAGES},
         parts=_parts,
+        inputs={language: input_sentence(data.inputs, language) for language in LANGUAGES},
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from monitoring.hard_errors import HardErrors
+from monitoring.input_warnings import InputWarnings
 from monitoring.places_map import PlacesMap
 
 LORENZ_AT = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.99, 0.995, 1.0)
@@ -295,6 +296,7 @@ class PageData:
     map, map_window: hard cases by two columns, in the newest window in which they were looked for.
     carried: how the loss of the newest window is spread over its parts, and that of the reference.
     months: past and present months of which a page is kept beside this one, newest first, as "2026-03".
+    inputs: what was unusual about the parts that the model in use has scored.
     card: name of the file beside the page that holds the card of the model in use; None where there is none.
 
     >>> from datetime import UTC
@@ -325,6 +327,7 @@ class PageData:
     carried: Carried | None = None
     months: Sequence[str] = ()
     card: str | None = None
+    inputs: InputWarnings = field(default_factory=InputWarnings)
 
     @property
     def status(self) -> str:

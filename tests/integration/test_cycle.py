@@ -27,6 +27,8 @@ from flows.demo import after, drop, write_demo_config
 from flows.errors import Refused, Unavailable
 from flows.monitor import _record, outcomes
 from flows.services import free_port
+from flows.summary import cycle_document, status_document, status_lines
+from monitoring.input_warnings import InputWarnings, input_sentence
 from softad.simulation import InspectionLine
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -118,6 +120,16 @@ def test_a_window_is_judged_once_and_the_same_cycle_again_writes_nothing(watched
     first = watched.cycle(1)
     assert [(one.window, one.labelled > 500) for one in first.outcomes] == [(watched.line.week_key(1), True)]
     assert first.status == 0 and first.page is not None
+    page = Path(first.page).read_text(encoding="utf-8")
+    assert first.inputs.rows == first.scored == cycle_document(first)["inputs"]["rows"] > 0
+    status = status_document(watched.context)
+    assert (
+        status["inputs"]["rows"] >= first.scored and first.inputs.columns.keys() <= status["inputs"]["columns"].keys()
+    )
+    said = input_sentence(InputWarnings(**status["inputs"]), "en")
+    assert said and said in page and said in status_lines(status)
+    version = watched.context.tracker.champion()
+    assert f'<a href="card-{version}.html">' in page and Path(first.page).with_name(f"card-{version}.html").exists()
     before, runs = watched.context.store.versions(), watched.context.tracker.client.search_runs(["1"])
     assert nothing_done(watched.cycle(1))
     assert watched.context.store.versions() == before

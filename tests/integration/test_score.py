@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flows.context import Context
 from flows.errors import BadInput
+from flows.received import input_warnings
 from flows.retrain import retrain
 from flows.score import score_rows
 
@@ -74,6 +76,11 @@ def test_unusual_inputs_carry_warnings(plant: Any) -> None:
     assert "machine: M99" in warnings[rows["id"].iloc[1]]
     assert "torque_nm: 9e+09" in warnings[rows["id"].iloc[2]]
     assert report.warned >= 2
+    assert report.inputs.columns["machine"] == {"unseen": 1}
+    assert report.inputs.columns["torque_nm"] == {"outside": 1}
+    context = Context(plant.settings, plant.workspace)
+    assert input_warnings(context, "1").document() == report.inputs.document()
+    assert input_warnings(context, None).rows == 0
 
 
 def test_only_what_is_asked_for(plant: Any) -> None:
