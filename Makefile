@@ -41,7 +41,7 @@ screenshots: demo
 search: $(STAMP)
 	@HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
-# Processes that die at every write, and cycles killed at random; `ONLY="person: close"`, `KILLS=150 SEED=7` say less.
+# Processes that die at every write, and cycles killed at random; `ONLY="ingest, person: close"`, `KILLS=150 SEED=7` say less.
 faults: $(STAMP)
 	@$(BIN)/python -m tests.faults.matrix $(if $(ONLY),--only "$(ONLY)")
 

@@ -25,7 +25,8 @@ _STAGES = {
     "append incidents": "incidents", "file outbox/alerts": "alerts", "line outbox/alerts": "alerts",
     "append ledger": "ledger", "file run/ledger": "ledger", "file tables": "ledger",
     "mlflow create_model_version": "register", "mlflow create_registered_model": "register",
-    "mlflow set_registered_model_alias": "promote", "mlflow": "retrain", "file cache": "models",
+    "mlflow set_registered_model_alias": "promote", "mlflow": "retrain", "file weights": "retrain",
+    "file bundle": "retrain", "file cache": "models",
     "file page": "page", "file config": "config", "compact": "compact", "vacuum": "compact", "create": "new tables",
     "file run": "troubles",
 }  # fmt: skip
