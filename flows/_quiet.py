@@ -13,6 +13,8 @@ _OFF = {
     # Prefect's server has a heartbeat of its own, also in the server that a single command starts.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "GX_ANALYTICS_ENABLED": "false",
+    # onnxruntime reports to its maker from inside the library, on every system.
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 _CALM = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

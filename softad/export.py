@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -207,8 +208,11 @@ class OnnxModel:
     """
 
     def __init__(self, content: bytes, threads: int | None = None) -> None:
+        # It reports to its maker from the first session on; its own library looks at this when it is loaded.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

@@ -47,7 +47,10 @@ def sample() -> PageData:
         incidents=[
             OpenIncident("line-a-2026-W12", "inspect", "<b>M07</b>", "machine", 0.72, AT, "opened", None, "4", True),
         ],
-        ledger=[LedgerLine(AT, "softad", "champion.set", "3"), LedgerLine(AT, "ito", "something.new", "x", {"en": "a note", "ja": "備考"})],
+        ledger=[
+            LedgerLine(AT, "softad", "champion.set", "3"),
+            LedgerLine(AT, "ito", "something.new", "x", {"en": "a note", "ja": "備考"}),
+        ],
         received=Received(
             12, 4000, 3980, 15, 5, 20, ["broken.csv"], [Reason("range", "pressure", 9), Reason("number", "torque", 6)]
         ),

@@ -162,6 +162,38 @@ def test_the_guard_would_catch_a_library_that_reports(
     assert guard.tried[before:] == []
 
 
+ONNX_SESSION = """
+import sys, time
+import onnx
+from onnx import TensorProto, helper
+kinds = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", kinds[:1], kinds[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+helper.set_model_props(model, {"softad": "{}"})
+if sys.argv[1] == "softad":
+    from softad.export import OnnxModel
+    OnnxModel(model.SerializeToString(), threads=1)
+else:
+    import onnxruntime
+    onnxruntime.InferenceSession(model.SerializeToString())
+time.sleep(15)
+"""
+
+
+@pytest.mark.slow
+def test_exported_models_run_without_a_report_to_the_runtimes_maker(guard: Guard, c_guard: Path | None) -> None:
+    """softad alone, without flows: the runtime by itself looks its maker up, from inside the library."""
+    loud = {name: value for name, value in guard.environment.items() if "TRACK" not in name and "TELEMETRY" not in name}
+    loud.pop("CI", None)
+    ended = child(ONNX_SESSION, loud, "softad")
+    assert ended.returncode == 0, ended.stderr
+    assert guard.tried == []
+    ended = child(ONNX_SESSION, loud, "bare")
+    assert ended.returncode == 0, ended.stderr
+    if c_guard is not None:  # what a library does in C is seen by this guard only
+        assert any("microsoft" in line for line in guard.tried), guard.tried
+
+
 @pytest.mark.slow
 @pytest.mark.servers
 def test_the_local_system_reaches_nothing_but_this_machine(guard: Guard, tmp_path: Path) -> None:
