@@ -96,9 +96,9 @@ def label_age(rows: pd.DataFrame, ends: pd.Series) -> pd.Series:
     >>> label_age(rows, end).tolist(), label_age(rows.assign(_label_given=pd.NaT), end).tolist()
     ([4.0], [7.0])
     """
-    by_arrival = _days(rows["_label_in"] - rows["_at"].where(~(ends > rows["_at"]), ends))
-    # Where there are no windows, their ends are a column of nothing, without the type of a time.
-    told, closed = (pd.to_datetime(each, utc=True) for each in (rows["_label_given"], ends))
+    # Where there are no windows, their ends are a column of nothing, without the type and the unit of a time.
+    told, closed = (pd.to_datetime(each, utc=True).dt.as_unit("us") for each in (rows["_label_given"], ends))
+    by_arrival = _days(rows["_label_in"] - rows["_at"].where(~(closed > rows["_at"]), closed))
     as_stated = _days(told - closed.fillna(rows["_at"]))
     ages = np.maximum(np.where(np.isnan(as_stated), by_arrival, as_stated), 0.0)
     return pd.Series(ages, index=rows.index)
