@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,7 @@ from flows.cost_gates import cost_gates, export_gate
 from flows.settings import Promotion
 from softad.bundle import ModelBundle, train_bundle
 from softad.export import OnnxModel
-
-WAYWARD = """
-from torch import nn
-
-class Wayward(nn.Module):
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.layer = nn.Linear(inputs[0], outputs)
-    def forward(self, rows):
-        return self.layer(rows) if rows.sum().item() > 0 else self.layer(-rows)
-
-def wayward(inputs, outputs):
-    return Wayward(inputs, outputs)
-"""
+from tests.unit import own_networks
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +47,12 @@ def test_answers_that_differ_are_refused_at_the_tolerance_of_the_config(
     assert export_gate(bundle, frame, Promotion(export_tolerance=1e-3)).passed
 
 
-def test_a_network_that_cannot_be_exported_is_reported_or_refused(
-    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "wayward_network.py").write_text(WAYWARD)
-    monkeypatch.syspath_prepend(tmp_path)
-    bundle = trained(frame, model="wayward_network:wayward")
+def test_a_network_that_cannot_be_exported_is_reported_or_refused(frame: pd.DataFrame) -> None:
+    named = f"{own_networks.NAME}:wayward"
+    bundle = trained(frame, model=named)
     reported = export_gate(bundle, frame, Promotion())
     assert reported.passed and not reported.gated
-    assert reported.reason.startswith("torch cannot express the network 'wayward_network:wayward' as an ONNX graph (")
+    assert reported.reason.startswith(f"torch cannot express the network '{named}' as an ONNX graph (")
     assert reported.reason.endswith("; reported only")
     refused = export_gate(bundle, frame, Promotion(export_required=True))
     assert not refused.passed and refused.gated

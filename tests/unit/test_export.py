@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from flows.export import export_agrees
 from softad.bundle import ModelBundle, train_bundle
 from softad.contract import breaches
 from softad.export import OnnxModel, largest_difference, raw_inputs, to_onnx
+from tests.unit import own_networks
 
 ROWS = 300
 COLUMNS: dict[str, Any] = {"numeric": ["x", "y", "same"], "categorical": ["machine", "lot"]}
@@ -90,32 +90,12 @@ def test_pictures_beside_numbers(frame: pd.DataFrame) -> None:
     assert breaches(bundle.preprocessor, few.drop(columns="picture"))[0].startswith("picture: the column is missing")
 
 
-NETWORKS = """
-import torch
-from torch import nn
-
-def good(inputs, outputs):
-    return nn.Sequential(nn.Linear(inputs[0], 4), nn.Tanh(), nn.Linear(4, outputs))
-
-class Wayward(nn.Module):
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.layer = nn.Linear(inputs[0], outputs)
-    def forward(self, rows):
-        return self.layer(rows) if rows.sum().item() > 0 else self.layer(-rows)
-
-def wayward(inputs, outputs):
-    return Wayward(inputs, outputs)
-"""
-
-
-def test_a_network_of_the_plants_own(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "exported_networks.py").write_text(NETWORKS)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert export_agrees(trained(frame, model="exported_networks:good", epochs=1), frame).agrees
-    found = export_agrees(trained(frame, model="exported_networks:wayward", epochs=1), frame)
+def test_a_network_of_the_plants_own(frame: pd.DataFrame) -> None:
+    assert export_agrees(trained(frame, model=f"{own_networks.NAME}:good", epochs=1), frame).agrees
+    found = export_agrees(trained(frame, model=f"{own_networks.NAME}:wayward", epochs=1), frame)
     assert not found.agrees and found.content is None
-    assert found.reason.startswith("torch cannot express the network 'exported_networks:wayward' as an ONNX graph (")
+    named = f"{own_networks.NAME}:wayward"
+    assert found.reason.startswith(f"torch cannot express the network '{named}' as an ONNX graph (")
     assert "\n" not in found.reason
 
 
