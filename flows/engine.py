@@ -63,6 +63,10 @@ def _started(options: dict[str, str]) -> duckdb.DuckDBPyConnection:
 
     engine = duckdb.connect(config={"autoinstall_known_extensions": "false", "threads": "2", **options})
     engine.execute("SET TimeZone='UTC'")
+    # Delta Lake never writes a file anew under the same name, so what was read of one stays true.
+    engine.execute(
+        "SET GLOBAL parquet_metadata_cache = true; SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'"
+    )
     return engine
 
 

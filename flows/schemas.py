@@ -6,10 +6,13 @@ Times are UTC with microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from deltalake import WriterProperties
 
 TIME = pa.timestamp("us", tz="UTC")
 _TEXT, _INT, _INT32, _REAL, _FLAG = pa.string(), pa.int64(), pa.int32(), pa.float64(), pa.bool_()
@@ -233,3 +236,27 @@ def in_words(kind: pa.DataType) -> str:
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         return "a number"
     return "text" if kind == pa.string() else str(kind)
+
+
+def writing(schema: pa.Schema, distinct: Collection[str]) -> WriterProperties:
+    """How a table's file is written: small row groups for little memory; dictionaries only where values repeat.
+
+    Parameters
+    ----------
+    distinct: text columns that hardly repeat a value.
+
+    >>> writing(TABLES["labels"], ["_file"]).compression
+    'ZSTD(1)'
+    """
+    from deltalake import ColumnProperties, WriterProperties
+
+    plain = ColumnProperties(dictionary_enabled=False)
+    hardly_repeat = {"_id", "_hash", *distinct}
+    columns = {
+        field.name: plain
+        for field in schema
+        if field.name in hardly_repeat or pa.types.is_floating(field.type) or field.type == pa.int64()
+    }
+    return WriterProperties(
+        compression="ZSTD", compression_level=1, max_row_group_size=131_072, column_properties=columns
+    )

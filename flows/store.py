@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,16 +19,17 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from flows.answers import Answers
 from flows.damage import refuse_empty_commits, refuse_log_without_start
 from flows.disk import translated
 from flows.engine import Engine, duckdb_type, quoted, selection
 from flows.errors import BadConfig, Unavailable
-from flows.schemas import TABLES, as_arrow, conform, conform_stream, in_words
+from flows.schemas import TABLES, as_arrow, conform, conform_stream, in_words, writing
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
-    from deltalake import DeltaTable, WriterProperties
+    from deltalake import DeltaTable
 
 __all__ = ["TABLES", "Store", "current_labels", "current_rows"]
 
@@ -64,6 +65,7 @@ class Store:
         self.root = str(folder).rstrip("/") if self.remote else str(Path(folder).absolute())
         self.storage_options = dict(storage_options) if storage_options else None
         self._engine = Engine()
+        self._answers = Answers()
         self._opened: dict[str, tuple[tuple[int, ...], DeltaTable]] = {}
 
     def append(self, table: str, frame: Any, *, key: str, distinct: Collection[str] = ()) -> bool:
@@ -101,7 +103,7 @@ class Store:
                         mode="append",
                         schema_mode="merge",
                         commit_properties=properties,
-                        writer_properties=_written(data.schema, distinct),
+                        writer_properties=writing(data.schema, distinct),
                     )
                     return True
                 except CommitFailedError:
@@ -173,14 +175,22 @@ class Store:
         ----------
         spill: a folder for intermediate results; with it the query keeps to 500 MB of memory.
         """
-        with translated("the tables"), self._engine.connection(spill) as connection:
-            words = set(re.findall(r"\w+", query))
-            for name, frame in tables.items():
-                connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else as_arrow(frame))
-            for table in TABLES:
-                if table in words and table not in tables:
-                    self._register(connection, table, (versions or {}).get(table))
-            return connection.sql(query).to_arrow_table()
+        words = set(re.findall(r"\w+", query))
+        at = versions or {}
+        with translated("the tables"):
+            named = {name: self._open(name) for name in TABLES if name in words and name not in tables}
+            question = None if tables or spill is not None else (query, *self._states(named, at))
+            if question is not None and (known := self._answers.get(question)) is not None:
+                return known
+            with self._engine.connection(spill) as connection:
+                for name, frame in tables.items():
+                    connection.register(name, frame if isinstance(frame, pa.RecordBatchReader) else as_arrow(frame))
+                for name, opened in named.items():
+                    self._register(connection, name, opened if name not in at else self._open(name, at[name]))
+                answer = connection.sql(query).to_arrow_table()
+            if question is not None:
+                self._answers.keep(question, answer)
+            return answer
 
     def version(self, table: str) -> int | None:
         """The present version of a table; None when it does not exist."""
@@ -326,8 +336,12 @@ class Store:
                         f"be {in_words(after)}; list it in the config as before, or rename the new kind of column"
                     )
 
-    def _register(self, connection: duckdb.DuckDBPyConnection, table: str, version: int | None) -> None:
-        opened = self._open(table, version)
+    def _states(self, named: Mapping[str, DeltaTable | None], at: Mapping[str, int]) -> Iterator[Hashable]:
+        """What the tables of a query are now: which table under each name, and its version."""
+        for name, opened in named.items():
+            yield name, None if opened is None else (self._opened[name][0], at.get(name, opened.version()))
+
+    def _register(self, connection: duckdb.DuckDBPyConnection, table: str, opened: DeltaTable | None) -> None:
         files = [] if opened is None else sorted(opened.file_uris())
         if opened is None or not files:
             schema = TABLES[table] if opened is None else pa.schema(opened.schema().to_arrow())
@@ -380,19 +394,3 @@ def _newest(store: Store, table: str, chosen: str, version: int | None) -> pd.Da
         f"t AS (SELECT r.* FROM {table} r LEFT JOIN newest USING (_id) WHERE top IS NULL OR r._version = top) " + chosen
     )
     return store.sql(query, versions={} if version is None else {table: version})
-
-
-def _written(schema: pa.Schema, distinct: Collection[str]) -> WriterProperties:
-    """How a file is written: small row groups for little memory; dictionaries only where values repeat."""
-    from deltalake import ColumnProperties, WriterProperties
-
-    plain = ColumnProperties(dictionary_enabled=False)
-    hardly_repeat = {"_id", "_hash", *distinct}
-    columns = {
-        field.name: plain
-        for field in schema
-        if field.name in hardly_repeat or pa.types.is_floating(field.type) or field.type == pa.int64()
-    }
-    return WriterProperties(
-        compression="ZSTD", compression_level=1, max_row_group_size=131_072, column_properties=columns
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -248,3 +249,53 @@ def test_a_query_that_spills_leaves_no_limit_behind(store: Store, tmp_path: Path
     after = store.arrow(asked).to_pylist()[0]
     assert after["memory"] != limited["memory"]
     assert after["folder"] != limited["folder"]
+
+
+def test_an_answer_holds_until_its_table_changes(store: Store) -> None:
+    query = "SELECT count(*) AS n FROM inspections"
+    assert store.arrow(query)["n"].to_pylist() == [0]
+    other = Store(store.root)
+    other.append("inspections", inspections(["a", "b"]), key="one")
+    answer = store.arrow(query)
+    assert answer["n"].to_pylist() == [2]
+    store.append("labels", pd.DataFrame({"_id": ["a"], "label": ["OK"]}), key="one")
+    assert store.arrow(query) is answer
+    other.append("inspections", inspections(["c"], seq=2), key="two")
+    assert store.arrow(query)["n"].to_pylist() == [3]
+    assert store.arrow(query, versions={"inspections": 1}).equals(answer)
+    assert store.arrow(query, versions={"inspections": 0})["n"].to_pylist() == [0]
+
+
+def test_an_answer_goes_with_its_table(store: Store) -> None:
+    store.append("inspections", inspections(["a", "b"]), key="one")
+    assert len(store.read("inspections")) == 2
+    shutil.rmtree(Path(store.root) / "inspections")
+    assert store.read("inspections").empty
+    store.append("inspections", inspections(["c"]), key="one")
+    assert store.read("inspections")["_id"].tolist() == ["c"]
+
+
+def test_what_a_caller_does_to_a_frame_stays_with_the_caller(store: Store) -> None:
+    store.append("inspections", inspections(["a", "b"], torque=[1.0, 2.0]), key="one")
+    for _ in range(2):
+        frame = store.read("inspections", columns=["_id", "_seq", "torque"], order="_seq")
+        assert frame["torque"].tolist() == [1.0, 2.0]
+        frame.loc[0, "torque"] = 9.0
+        frame.iloc[0, 1] = 7
+        frame["_id"] = "x"
+
+
+def test_a_question_with_a_frame_is_always_asked(store: Store) -> None:
+    store.append("inspections", inspections(["a", "b"]), key="one")
+    query = "SELECT _id FROM inspections JOIN wanted USING (_id)"
+    for name in ("a", "b"):
+        assert store.sql(query, wanted=pd.DataFrame({"_id": [name]}))["_id"].tolist() == [name]
+
+
+def test_a_file_that_was_joined_with_others_is_not_asked_for_again(store: Store) -> None:
+    for number in range(9):
+        store.append("inspections", inspections([f"r{number}"], seq=number), key=str(number))
+    before = store.read("inspections", order="_seq")
+    store.compact({}, retention_hours=0)
+    assert store.fragments() == 1
+    pd.testing.assert_frame_equal(store.read("inspections", order="_seq"), before)
