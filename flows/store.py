@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
+from cachetools import LRUCache
 
-from flows.answers import Answers
 from flows.damage import refuse_empty_commits, refuse_log_without_start
 from flows.disk import translated
 from flows.engine import Engine, duckdb_type, quoted, selection
@@ -35,6 +35,9 @@ __all__ = ["TABLES", "Store", "current_labels", "current_rows"]
 
 _ATTEMPTS = 8
 """How often an append is tried while other processes write to the same table."""
+
+ANSWERS = 16_000_000
+"""Bytes of answers that are kept; a version of a table never changes, so an answer about versions stays true."""
 
 _CONFIGURATION: Mapping[str, str | None] = {
     # Old log entries are what time travel reads; nothing may tidy them away behind our back.
@@ -65,7 +68,7 @@ class Store:
         self.root = str(folder).rstrip("/") if self.remote else str(Path(folder).absolute())
         self.storage_options = dict(storage_options) if storage_options else None
         self._engine = Engine()
-        self._answers = Answers()
+        self._answers: LRUCache[Hashable, pa.Table] = LRUCache(ANSWERS, getsizeof=lambda answer: answer.nbytes)
         self._opened: dict[str, tuple[tuple[int, ...], DeltaTable]] = {}
 
     def append(self, table: str, frame: Any, *, key: str, distinct: Collection[str] = ()) -> bool:
@@ -188,8 +191,8 @@ class Store:
                 for name, opened in named.items():
                     self._register(connection, name, opened if name not in at else self._open(name, at[name]))
                 answer = connection.sql(query).to_arrow_table()
-            if question is not None:
-                self._answers.keep(question, answer)
+            if question is not None and answer.nbytes <= ANSWERS // 4:  # a larger one would push out all others
+                self._answers[question] = answer
             return answer
 
     def version(self, table: str) -> int | None:

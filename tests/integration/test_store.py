@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from flows.errors import BadConfig, Unavailable
-from flows.store import TABLES, Store, current_labels, current_rows
+from flows.store import ANSWERS, TABLES, Store, current_labels, current_rows
 
 
 @pytest.fixture
@@ -299,3 +299,13 @@ def test_a_file_that_was_joined_with_others_is_not_asked_for_again(store: Store)
     store.compact({}, retention_hours=0)
     assert store.fragments() == 1
     pd.testing.assert_frame_equal(store.read("inspections", order="_seq"), before)
+
+
+def test_answers_keep_to_their_bytes(store: Store) -> None:
+    query = "SELECT range AS n FROM range({})"
+    large = store.arrow(query.format(ANSWERS // 8))
+    assert store.arrow(query.format(ANSWERS // 8)) is not large
+    share = ANSWERS // 8 // 5
+    first, *later = [store.arrow(query.format(share - number)) for number in range(6)]
+    assert store.arrow(query.format(share - 5)) is later[-1]
+    assert store.arrow(query.format(share)) is not first
