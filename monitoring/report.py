@@ -1,4 +1,4 @@
-"""The report of one window, on Evidently, which only this module, `report_metrics` and `report_widgets` know.
+"""The report of one window, on Evidently, which only this module, its metrics, drifts and widgets know.
 
 The scan's update runs inside a metric of ours, that metric's test compares the statistic with the threshold, and the
 alarm is read back from the snapshot that was written; the verdict is decided inside the same metric, from the same
@@ -25,11 +25,12 @@ os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")
 
 from evidently import DataDefinition, Dataset, Report
 from evidently.core.report import Snapshot
-from evidently.metrics import MissingValueCount, ValueDrift
+from evidently.metrics import MissingValueCount
 from evidently.tests import lte
 
 from monitoring.attribution import Attribution
 from monitoring.report_columns import Comparable, comparable
+from monitoring.report_drift import FeatureDrift
 from monitoring.report_metrics import (
     ColumnsLeftOut,
     ConcentrationShift,
@@ -216,7 +217,7 @@ def read_report(json: Path, *, result: ScanResult, html: Path | None = None) -> 
     drift = {
         each["config"]["column"]: (each["value"], each["config"]["threshold"])
         for each in document["metrics"]
-        if _kind(each["config"]) == "ValueDrift"
+        if _kind(each["config"]) == "FeatureDrift"
     }
     drifted = [name for name, (value, limit) in drift.items() if value is not None and value > limit]
     return WindowReport(
@@ -259,7 +260,7 @@ def _run_once(own: list[Any], clean: Comparable, losses: dict[str, Dataset]) -> 
     metrics = [
         *own,
         *([ColumnsLeftOut(reasons=clean.left_out)] if own and clean.left_out else []),
-        *(ValueDrift(column=name, method=DRIFT_METHOD, threshold=_drift_threshold(clean, name)) for name in columns),
+        *(FeatureDrift(column=name, method=DRIFT_METHOD, threshold=_drift_threshold(clean, name)) for name in columns),
         *(MissingValueCount(column=name) for name in columns),
     ]
     definition = DataDefinition(numerical_columns=clean.numeric, categorical_columns=clean.categorical)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from evidently.legacy.model.widget import BaseWidgetInfo
 from evidently.legacy.renderers.html_widgets import CounterData, counter, plotly_data, table_data
+from numpy.typing import ArrayLike
 
 from monitoring.slice_statistics import Floats
 
@@ -85,6 +86,26 @@ def reading_plot(windows: Sequence[str], readings: Sequence[float | None], limit
     return plotly_data(title="The scan's statistic and its threshold", data=data, layout=layout)
 
 
+def share_bars(title: str, places: Sequence[Any], now: ArrayLike, then: ArrayLike) -> BaseWidgetInfo:
+    """Shares of the rows at `places`, numbers or names of shape (k,), of window and reference side by side."""
+    data = [
+        {
+            "type": "bar",
+            "name": name,
+            "x": _plain(places),
+            "y": _short(np.asarray(shares, dtype=np.float64)),
+            "marker": {"color": colour},
+        }
+        for name, shares, colour in (("this window", now, _WINDOW), ("reference", then, _REFERENCE))
+    ]
+    layout = {
+        "xaxis": {"title": {"text": title}, "type": "linear" if isinstance(places, np.ndarray) else "category"},
+        "yaxis": {"title": {"text": "share of the rows"}, "tickformat": ".0%"},
+        "legend": {"orientation": "h", "y": 1.12},
+    }
+    return plotly_data(title="", data=data, layout=layout)
+
+
 def counters(title: str, cells: Mapping[str, str]) -> BaseWidgetInfo:
     """Numbers side by side, each with its name."""
     return counter(title=title, counters=[CounterData(name, value) for name, value in cells.items()])
@@ -108,6 +129,10 @@ def without_markup(page: str) -> str:
     # JSON knows no line break inside a value, so this is the script's own end.
     end = page.index(";\n</script>", start)
     return page[:start] + page[start:end].replace("</", "<\\/").replace("<!--", "<\\!--") + page[end:]
+
+
+def _plain(places: Sequence[Any]) -> list[Any]:
+    return [float(f"{each:.6g}") for each in places] if isinstance(places, np.ndarray) else list(places)
 
 
 def _short(values: Floats) -> list[float]:

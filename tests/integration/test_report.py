@@ -72,6 +72,39 @@ def test_a_shift_is_the_same_alarm_everywhere(scan: ConcentrationScan, tmp_path:
     assert twin.to_dict() == scan.to_dict()
 
 
+def test_a_features_picture_shows_shares_and_its_distance_is_evidentlys(tmp_path: Path) -> None:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import ValueDrift
+
+    from monitoring.report_drift import LARGEST_BARS, FeatureDrift
+
+    rng = np.random.default_rng(5)
+    many = [f"v{each:02}" for each in range(40)]
+    frames = [
+        pd.DataFrame({
+            "x": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(shift, 1.0, rows)),
+            "one": 3.0,
+            "machine": rng.choice(many, rows, p=rng.dirichlet(np.ones(40))),
+        })
+        for rows, shift in ((600, 0.5), (900, 0.0))
+    ]  # fmt: skip
+    definition = DataDefinition(numerical_columns=["x", "one"], categorical_columns=["machine"])
+    now, then = (Dataset.from_pandas(each, data_definition=definition) for each in frames)
+    drifts = [
+        kind(column=name, method="psi", threshold=0.2) for name in frames[0] for kind in (FeatureDrift, ValueDrift)
+    ]
+    snapshot = Report(drifts).run(now, then)
+    values = [each["value"] for each in json.loads(snapshot.json())["metrics"]]
+    assert values[::2] == values[1::2] and values[0] > 0.2
+    for kind in drifts[::2]:
+        said, picture = snapshot.context.get_metric_result(kind.to_calculation().id).widget
+        assert "drifted" in str(said.params)
+        for each in picture.params["data"]:
+            assert len(each["x"]) == len(each["y"]) <= max(24, LARGEST_BARS)
+            whole = sum(each["y"])
+            assert whole == pytest.approx(1.0, abs=0.01) if kind.column != "machine" else 0.5 < whole <= 1.0
+
+
 def test_a_calm_window_passes_and_holds_our_figures(scan: ConcentrationScan, tmp_path: Path) -> None:
     from softad.figures import cvar, loss_concentration
 
