@@ -44,8 +44,7 @@ def answer(root: Path, *words: str) -> dict[str, Any]:
 @pytest.fixture
 def first(tmp_path: Path) -> Path:
     """The workspace as the first release left it."""
-    with tarfile.open(FIRST) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(FIRST, tmp_path)
     return tmp_path / "workspace"
 
 
