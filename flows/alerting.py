@@ -60,11 +60,11 @@ def alert(context: Context, incident: Incident, event: str, *, now: datetime) ->
 
 
 def alert_refused_file(context: Context, ingest: Any, *, now: datetime) -> None:
-    """Tell that a file was held back, once per content."""
+    """Tell that a file was held back, once per content; once per name where it cannot be read."""
     settings = context.settings
     message = render_refused_file(
         model=settings.name, file=ingest.name, reason=" ".join(ingest.sentences), language=settings.alerts.language,
-        key=f"{settings.name}:file:{ingest.sha}", max_bad_share=settings.ingest.max_bad_share,
+        key=f"{settings.name}:file:{ingest.sha or ingest.name}", max_bad_share=settings.ingest.max_bad_share,
         page_url=page_url(context),
     )  # fmt: skip
     _put(context, message, now=now)

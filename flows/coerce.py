@@ -27,7 +27,7 @@ _INFINITE = {"inf", "infinity", "∞"}
 _TIME = (
     r"^\s*(?P<y>\d{4})(?:[-/.]|年)(?P<m>\d{1,2})(?:[-/.]|月)(?P<d>\d{1,2})日?"
     r"(?:[T\s]*(?P<H>\d{1,2})(?:[:：]|時)(?P<M>\d{1,2})(?:(?:[:：]|分)(?P<S>\d{1,2})(?:[.,](?P<f>\d{1,9}))?)?(?:分|秒)?)?"
-    r"\s*(?P<z>Z|[+-]\d{2}:?\d{2})?\s*$"
+    r"\s*(?P<z>Z|[+-]\d{2}(?::?\d{2})?)?\s*$"
 )
 _COMPACT = (
     r"^\s*(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})(?:[T\s]?(?P<H>\d{2})(?P<M>\d{2})(?P<S>\d{2})?(?P<f>))?(?P<z>Z)?\s*$"
@@ -318,7 +318,7 @@ def _assembled(parts: pa.StructArray, zone: str) -> np.ndarray:
 def _offset(said: str) -> int:
     if not said or said == "Z":
         return 0
-    minutes = int(said[1:3]) * 60 + int(said[-2:])
+    minutes = int(said[1:3]) * 60 + int(said[3:].lstrip(":") or 0)
     return minutes if said[0] == "+" else -minutes
 
 

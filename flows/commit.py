@@ -15,11 +15,9 @@ from flows.identity import ID_COLUMNS, content_ids, id_texts, match_existing, se
 from flows.intake import Intake, Kind, Taken, describe
 from flows.label_files import label_stream, match_labels
 from flows.rows import hex_text, row_hashes, text_hashes
-from flows.schemas import TABLES, TIME
+from flows.schemas import STAGED_NAMES, TABLES, TIME
 from flows.staging import HELD, SKIPPED, TAKEN, Staging
 from flows.store import Store
-
-_OWN = {"_id", "_row", "_time", "_image", "_label", "_label_value", "_hash_1", "_hash_2"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
     fresh = staged.fate == TAKEN
 
     def build(part: slice, table: pa.Table) -> pa.Table:
-        kept = [name for name in table.column_names if name not in _OWN]
+        kept = [name for name in table.column_names if name not in STAGED_NAMES]
         count = table.num_rows
         made = pa.table(
             {

@@ -129,9 +129,9 @@ def match_existing(
         )
 
     query = """
-        SELECT n, max(i._version) AS top, min(i._seq) AS seq,
+        SELECT staged.n, max(i._version) AS top, min(i._seq) AS seq,
             arg_max(i._hash, i._version) = any_value(staged._hash) AS same
-        FROM staged JOIN inspections i USING (_id) GROUP BY n
+        FROM staged JOIN (SELECT _id, _hash, _version, _seq FROM inspections) i USING (_id) GROUP BY staged.n
     """
     found = store.arrow(query, versions={"inspections": version}, spill=spill, staged=staged.stream(keys, ID_COLUMNS))
     where = found["n"].to_numpy()

@@ -6,6 +6,7 @@ import hashlib
 import io
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class ImageSource:
             raise ImageProblem(f"{name!r} points outside {self.place.name}")
         try:
             return self._from_zip(wanted, name) if self._zip is not None else self._from_folder(wanted, name)
-        except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise ImageProblem(f"{name!r} cannot be read from {self.place.name}") from error
 
     def close(self) -> None:

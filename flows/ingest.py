@@ -123,8 +123,10 @@ def ingest_inbox(settings: Settings, store: Store, workspace: Workspace, *, now:
         clear_staging(workspace)
     for path in _waiting(settings, workspace):
         kind: Kind = "labels" if path.parent.name == "labels" else "inspections"
+        sha = ""
         try:
-            if not store.has("files", refusal_key(path, file_sha(path), digest)):
+            sha = _readable_sha(path)
+            if not store.has("files", refusal_key(path, sha, digest)):
                 reports.append(ingest_file(path, settings, store, workspace, now=now, from_inbox=True))
         except FileNotFoundError:
             continue  # another process took it meanwhile
@@ -132,8 +134,38 @@ def ingest_inbox(settings: Settings, store: Store, workspace: Workspace, *, now:
             reports.append(IngestReport("", path.name, kind, "waiting", sentences=[str(error)]))
         except BadInput as error:
             if path.exists():
-                reports.append(IngestReport(file_sha(path), path.name, kind, "refused", sentences=[str(error)]))
+                reports.append(IngestReport(sha, printable(path.name), kind, "refused", sentences=[str(error)]))
     return reports
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown and kept, whatever bytes the system has for it.
+
+    >>> printable("parts.csv"), printable(os.fsdecode("検査.csv".encode("cp932")))
+    ('parts.csv', '検査.csv')
+    """
+    raw = os.fsencode(name)
+    for encoding in ("utf-8", "cp932"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("utf-8", errors="backslashreplace")
+
+
+def _readable_sha(path: Path, *, settle_seconds: float | None = None) -> str:
+    """The file's hash; BadInput where it cannot be read, or where its name could not be told to anybody."""
+    shown = printable(path.name)
+    if shown != path.name:
+        raise BadInput(
+            f"{shown}: the name of this file is not in UTF-8; rename it (for example to its date) and try again"
+        )
+    try:
+        if settle_seconds is not None:
+            check_settled(path, settle_seconds)
+        return file_sha(path)
+    except PermissionError as error:
+        raise BadInput(f"{path}: the file may not be read; give this user the right to read it") from error
 
 
 def intake_digest(settings: Settings) -> str:
@@ -156,11 +188,7 @@ def refusal_key(path: Path, sha: str, digest: str) -> str:
 def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, *, now: datetime) -> IngestReport:
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file; check the path")
-    try:
-        check_settled(path, settings.ingest.settle_seconds)
-        sha = file_sha(path)
-    except PermissionError as error:
-        raise BadInput(f"{path}: the file may not be read; give this user the right to read it") from error
+    sha = _readable_sha(path, settle_seconds=settings.ingest.settle_seconds)
     asked = path.absolute().parent == workspace.inbox / "labels"
     kind: Kind = "labels" if asked else "inspections"
     if store.has("files", sha):
@@ -175,7 +203,7 @@ def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, 
         kind = "labels" if roles is not None or asked else "inspections"
         with staging(workspace) as staged, _intake(path, form, settings, workspace, kind=kind, now=now) as intake:
             taken = intake.read(staged)
-            news = _new_columns(form, settings, store) if kind == "inspections" else []
+            news = _new_columns(path, form, settings, store) if kind == "inspections" else []
             counts = (commit_labels if kind == "labels" else commit_inspections)(intake, taken, store)
             sentences = _sentences(path, counts, taken, kind) + news
             message = " ".join(sentences)
@@ -259,13 +287,20 @@ def _built_checker(source: Path, changed: int, zone: tuple[str, str] | None) -> 
     return Checker(load_suite(source), source=str(source), time_columns=dict([zone] if zone else []))
 
 
-def _new_columns(form: FileFormat, settings: Settings, store: Store) -> list[str]:
+def _new_columns(path: Path, form: FileFormat, settings: Settings, store: Store) -> list[str]:
     """A sentence on columns that came for the first time, where there were files before."""
     before = store.columns("inspections").names
     if store.version("inspections") is None:
         return []
     known = {*before, settings.data.label, *settings.data.label_columns}
     fresh = [name for name in form.columns if name not in known]
+    spelled = {name.lower(): name for name in before}
+    other = next((name for name in fresh if name.lower() in spelled), None)
+    if other is not None:
+        raise BadInput(
+            f"{path.name}, row 1 (header): {other!r} differs from {spelled[other.lower()]!r} of earlier files by case "
+            f"only; name the column as before"
+        )
     if not fresh:
         return []
     noun, verb = ("column", "is") if len(fresh) == 1 else ("columns", "are")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,9 @@ import pyarrow.compute as pc
 from flows.coerce import as_text, numbers
 from flows.findings import Findings
 from flows.settings import Settings
+
+NO_LABEL = frozenset({"nan", "na", "n/a", "#n/a", "null", "?", "-"})
+"""Written where there is no label; "none" is not among them, since many lines have it as the class of good parts."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def read_labels(column: pa.ChunkedArray | pa.Array, settings: Settings) -> Label
         findings.add("label", settings.data.label, coerced.bad, cells, coerced.reasons)
         return Labels(pc.if_else(pa.array(np.isnan(coerced.values)), None, text), coerced.values, findings)
     known = settings.task.classes
+    text = without_placeholders(text, known)
     spelled = {found: found for found in known}
     encoded = text.dictionary_encode()
     names = encoded.dictionary.to_pylist()
@@ -52,6 +58,19 @@ def read_labels(column: pa.ChunkedArray | pa.Array, settings: Settings) -> Label
     messages = [unknown_class(cell, known) for cell in cells]
     findings.add("class", settings.data.label, bad, cells, messages)
     return Labels(taken, np.full(len(text), np.nan), findings)
+
+
+def without_placeholders(text: pa.Array, known: Collection[str] = ()) -> pa.Array:
+    """Labels without the words by which programs write that there is none; a word that is a class stays.
+
+    >>> without_placeholders(pa.array(["OK", "NaN", "N/A", "-"]), known=["-"]).to_pylist()
+    ['OK', None, None, '-']
+    """
+    names = text.dictionary_encode()
+    kept = [
+        name if name in known or name.strip().lower() not in NO_LABEL else None for name in names.dictionary.to_pylist()
+    ]
+    return pa.array(kept, pa.string()).take(names.indices) if kept else text
 
 
 def one_hot_labels(table: pa.Table, columns: tuple[str, ...], settings: Settings) -> Labels:
@@ -75,7 +94,10 @@ def one_hot_labels(table: pa.Table, columns: tuple[str, ...], settings: Settings
 
 def unknown_class(cell: str, known: list[str]) -> str:
     """The clause for a class that the config does not list."""
-    return f"{cell!r} is no known class ({', '.join(known[:8])}); add it with `softad config add-class {cell}`"
+    return (
+        f"{cell!r} is no known class ({', '.join(known[:8])}); add it with "
+        f"`softad config add-class {shlex.quote(cell)}`"
+    )
 
 
 def _as_class(name: str, known: list[str]) -> str | None:

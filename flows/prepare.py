@@ -277,8 +277,10 @@ def held_rows(chunk: RawChunk, findings: Findings, ids: pa.Array) -> Iterator[He
 
 
 def raw_records(table: pa.Table, positions: np.ndarray) -> list[str]:
-    """Rows as they were delivered, as JSON: column -> text (or the Parquet file's own value)."""
-    return [as_json(row) for row in table.take(pa.array(positions)).to_pylist()]
+    """Rows as they were delivered, as JSON: column -> text; a Parquet file's own values as they would be taken in."""
+    some = table.take(pa.array(positions))
+    texts = [column if pa.types.is_string(column.type) else as_text(column) for column in some.columns]
+    return [as_json(row) for row in pa.table(texts, names=some.column_names).to_pylist()]
 
 
 def ragged_row(item: Ragged) -> Held:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def usual_size(place: Path) -> int:
         try:
             with Image.open(io.BytesIO(_content(place, name))) as image:
                 sides.append(min(image.size))
-        except (UnidentifiedImageError, OSError):
+        except (UnidentifiedImageError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError):
             continue  # `ingest` holds such a row in quarantine, with the reason
     if not sides:
         raise BadInput(

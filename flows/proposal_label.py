@@ -13,6 +13,7 @@ import pyarrow as pa
 from flows import coerce
 from flows.columns import FEW, Column
 from flows.errors import BadConfig, BadInput
+from flows.label_values import NO_LABEL
 from flows.proposal_words import (
     BAD_NAMES,
     GOOD_NAMES,
@@ -56,6 +57,11 @@ class Label:
     others: tuple[str, ...] = ()
 
 
+def _said(column: Column) -> np.ndarray:
+    """A column's text as labels: words by which programs write that there is none are none."""
+    return np.array(["" if text.strip().lower() in NO_LABEL else text for text in column.text()], dtype=object)
+
+
 def find_label(columns: Sequence[Column], asked: str | None = None, *, data: str = "the file") -> Label:
     """Choose the label, or take the one that was asked for.
 
@@ -82,13 +88,13 @@ def find_label(columns: Sequence[Column], asked: str | None = None, *, data: str
     if scored:
         best = scored[0][2]
         others = tuple(entry[2].name for entry in scored[1:4] if not _rivals_label(entry[2], best))
-        return Label(best.name, (), np.array(best.text(), dtype=object), _why(best), others)
+        return Label(best.name, (), _said(best), _why(best), others)
     _refuse_lone_class(columns, data)
     guess = _guess(columns)
     if guess is None:
         raise BadConfig(f"{data}: no column says that it is the label; name it with --label COL{_candidates(columns)}")
     reason = "it is the only column with few values that repeat; if that is wrong, name another with --label COL"
-    return Label(guess.name, (), np.array(guess.text(), dtype=object), reason)
+    return Label(guess.name, (), _said(guess), reason)
 
 
 def _refuse_lone_class(columns: Sequence[Column], data: str) -> None:
@@ -254,7 +260,7 @@ def _asked(columns: Sequence[Column], asked: str, data: str) -> Label:
         )
     if column.kind == "time":
         raise BadConfig(f"{data}: the column {asked!r} holds times, not a decision; name another with --label COL")
-    return Label(asked, (), np.array(column.text(), dtype=object), "you named it")
+    return Label(asked, (), _said(column), "you named it")
 
 
 def find_column(columns: Sequence[Column], name: str, *, option: str, data: str) -> Column:

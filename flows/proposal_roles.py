@@ -13,7 +13,17 @@ import pandas as pd
 from flows.columns import FEW, Column, looks_like_code
 from flows.proposal_images import ENDINGS
 from flows.proposal_label import find_column, one_hot_groups
-from flows.proposal_words import GROUP, IDENTIFIER, LATE_TIME, SLICE, TIME, names_any, strength, words_of
+from flows.proposal_words import (
+    GROUP,
+    IDENTIFIER,
+    LATE_TIME,
+    SLICE,
+    TIME,
+    names_any,
+    strength,
+    without_number_words,
+    words_of,
+)
 
 MIN_GROUPS = 8
 MAX_SLICES = 6
@@ -208,7 +218,7 @@ def _could_group(column: Column, images: bool) -> bool:
         return False
     if column.distinct < MIN_GROUPS or column.filled < 2 * column.distinct or column.missing > column.rows / 2:
         return False
-    named = strength(column.name, GROUP) >= 60
+    named = max(strength(column.name, GROUP), strength(without_number_words(column.name), GROUP)) >= 60
     if not images:
         return named
     spread = bool(column.counts.max() <= 0.3 * column.filled)

@@ -34,6 +34,9 @@ IDENTIFIER = {
     "管理番号": 90, "識別": 90, "通し番号": 90, "連番": 60,
 }  # fmt: skip
 
+NUMBER_WORDS = {"id", "no", "nr", "num", "number", "code", "key", "番号", "コード"}
+"""Last words that only say that a name is a number: a `lot_no` is a lot."""
+
 TIME = {
     "timestamp": 100, "datetime": 95, "time": 90, "date": 85, "inspected": 90, "measured": 90, "produced": 85,
     "created": 70, "at": 60, "start": 60, "日時": 100, "検査日時": 100, "時刻": 90, "年月日": 85, "日付": 85,
@@ -120,6 +123,25 @@ def strength(name: str, lexicon: dict[str, int]) -> float:
         elif not word.isascii() and word in whole:
             found.append((0.6 if whole.endswith(word) else 0.4) * weight)
     return max(found)
+
+
+def without_number_words(name: str) -> str:
+    """The name without a last word that only says "number".
+
+    >>> without_number_words("lot_id"), without_number_words("Batch No"), without_number_words("ロット番号")
+    ('lot', 'batch', 'ロット')
+    >>> without_number_words("id"), without_number_words("lot")
+    ('id', 'lot')
+    """
+    words = words_of(name)
+    if len(words) > 1 and words[-1] in NUMBER_WORDS:
+        words = words[:-1]
+    last = next(
+        (end for end in sorted(NUMBER_WORDS, key=len) if not words[-1].isascii() and words[-1].endswith(end)), ""
+    )
+    if last and words[-1] != last:
+        words[-1] = words[-1].removesuffix(last)
+    return " ".join(words)
 
 
 def names_any(name: str, lexicon: Iterable[str]) -> bool:

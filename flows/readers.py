@@ -10,7 +10,7 @@ import csv
 import difflib
 import io
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,7 +107,13 @@ def survey(path: Path, expected: Collection[str] = ()) -> FileFormat:
     head = decoded_head(path, encoding=facts.encoding, compressed=compressed)
     if not head.strip():
         raise BadInput(f"{path.name} is empty: it holds blank lines only; export it again")
-    separator, header = _separator(head, expected)
+    try:
+        separator, header = _separator(head, expected)
+    except csv.Error as error:
+        raise BadInput(
+            f"{path.name}: its first lines cannot be read as CSV ({error}); look for a quotation mark that is opened "
+            f"and never closed, mend it and try again"
+        ) from error
     columns = _checked_names(path, header, expected)
     return FileFormat("csv", facts.sha, columns, facts.most_rows, facts.encoding, separator, compressed)
 
@@ -181,7 +187,7 @@ def _separator(head: str, expected: Collection[str]) -> tuple[str, list[str]]:
     known = {_plain(name) for name in expected}
     best: tuple[tuple[int, float, int], str, list[str]] | None = None
     for separator in SEPARATORS:
-        rows = [row for row in csv.reader(io.StringIO(head), delimiter=separator) if row][:21]
+        rows = [row for row in csv.reader(io.StringIO(head, newline=""), delimiter=separator) if row][:21]
         header, data = rows[0], rows[1:]
         # The last row of the head may be cut off in its middle, so it says nothing.
         full = data[:-1] or data
@@ -247,7 +253,7 @@ def _csv_chunks(path: Path, form: FileFormat, chunk_rows: int) -> Iterator[RawCh
             )
             tables = (pa.Table.from_batches([b]).rename_columns(list(form.columns)) for b in reader)
             chunk = None
-            for chunk in _numbered(tables, ragged, chunk_rows):
+            for chunk in _numbered(tables, ragged, chunk_rows, form.columns):
                 yield chunk
             if chunk is not None:
                 _refuse_open_quote(path, chunk, stream.tail.decode(errors="replace"))
@@ -281,10 +287,12 @@ def _block_size(form: FileFormat) -> int:
 
 def _raw_header(path: Path, form: FileFormat) -> list[str]:
     head = decoded_head(path, encoding=form.encoding, compressed=form.compressed)
-    return next(row for row in csv.reader(io.StringIO(head), delimiter=form.separator) if row)
+    return next(row for row in csv.reader(io.StringIO(head, newline=""), delimiter=form.separator) if row)
 
 
-def _numbered(tables: Iterator[pa.Table], ragged: list[Ragged], chunk_rows: int) -> Iterator[RawChunk]:
+def _numbered(
+    tables: Iterator[pa.Table], ragged: list[Ragged], chunk_rows: int, columns: Sequence[str]
+) -> Iterator[RawChunk]:
     """Cut tables into chunks and number their rows, leaving out the numbers of ragged rows."""
     waiting: list[pa.Table] = []
     count, last = 0, 0
@@ -307,10 +315,13 @@ def _numbered(tables: Iterator[pa.Table], ragged: list[Ragged], chunk_rows: int)
             yield chunk(joined.slice(0, chunk_rows).combine_chunks(), final=False)
             waiting, count = [joined.slice(chunk_rows)], count - chunk_rows
     if count or ragged:
-        yield chunk(pa.concat_tables(waiting).combine_chunks() if waiting else pa.table({}), final=True)
+        nothing = pa.table({name: pa.array([], pa.string()) for name in columns})
+        yield chunk(pa.concat_tables(waiting).combine_chunks() if waiting else nothing, final=True)
 
 
 def _parse_sentence(path: Path, form: FileFormat, message: str) -> str:
+    if "Empty CSV" in message:
+        return f"{path.name} has a header but no rows; export it again"
     if "straddling" in message or "not terminated" in message or "quote" in message.lower():
         return (
             f"{path.name}: a quotation mark is opened and never closed, or a row is longer than "

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flows.errors import BadInput
 from flows.readers import FileFormat, missing_columns
-from flows.schemas import TABLES
+from flows.schemas import STAGED_NAMES, TABLES
 from flows.settings import Settings
 
 LABEL_TIMES = ("time", "labelled_at", "labeled_at")
@@ -85,7 +85,7 @@ def inspection_roles(path: Path, form: FileFormat, settings: Settings) -> Roles:
     named = [data.id, data.time, *data.features, *data.slices, data.group, *data.lot_columns]
     one_hot = tuple(data.label_columns) if set(data.label_columns) & set(form.columns) else ()
     missing_columns(path, form, [*(name for name in named if name is not None), *one_hot])
-    reserved = {name.lower() for name in TABLES["inspections"].names}
+    reserved = {name.lower() for name in (*TABLES["inspections"].names, *STAGED_NAMES)}
     clash = next((name for name in form.columns if name.lower() in reserved), None)
     if clash is not None:
         raise BadInput(

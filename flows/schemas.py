@@ -156,6 +156,9 @@ TABLES: dict[str, pa.Schema] = {
 }
 """Name of each table -> its declared columns (Arrow types)."""
 
+STAGED_NAMES = frozenset({"_id", "_row", "_time", "_image", "_label", "_label_value", "_hash_1", "_hash_2"})
+"""Columns that a row has beside the plant's own between its file and the tables; the plant's must not be called so."""
+
 
 def as_arrow(frame: Any) -> pa.Table:
     """A pandas frame as an Arrow table without pandas' own notes; an Arrow table as it is.

@@ -394,6 +394,7 @@ def _newest(store: Store, table: str, chosen: str, version: int | None) -> pd.Da
     # Few ids have a second version: joining those few is far cheaper than ranking all rows.
     query = (
         f"WITH newest AS (SELECT _id, max(_version) AS top FROM {table} WHERE _version > 1 GROUP BY _id), "
-        f"t AS (SELECT r.* FROM {table} r LEFT JOIN newest USING (_id) WHERE top IS NULL OR r._version = top) " + chosen
+        f"t AS (SELECT r.* FROM {table} r LEFT JOIN newest n USING (_id) WHERE n.top IS NULL OR r._version = n.top) "
+        + chosen
     )
     return store.sql(query, versions={} if version is None else {table: version})
