@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _NUMBER_RE = re.compile(_NUMBER)
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d+,\d+$")
-_MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "?", "-"}
+MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "?", "-"}
 _INFINITE = {"inf", "infinity", "∞"}
 
 _TIME = (
@@ -230,7 +230,7 @@ def _careful_numbers(text: pa.Array) -> Coerced:
 def _one_number(cell: str) -> float | str:
     # Japanese keyboards write full-width digits; NFKC makes them plain ones.
     plain = unicodedata.normalize("NFKC", cell).strip().lower()
-    if plain in _MISSING:
+    if plain in MISSING:
         return float("nan")
     if plain.lstrip("+-") in _INFINITE:
         return f"{cell!r} is infinite"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.coerce import as_text, numbers
+from flows.coerce import MISSING, as_text, numbers
 from flows.findings import Findings
 from flows.settings import Settings
 
-NO_LABEL = frozenset({"nan", "na", "n/a", "#n/a", "null", "?", "-"})
+NO_LABEL = MISSING - {"none"}
 """Written where there is no label; "none" is not among them, since many lines have it as the class of good parts."""
 
 
@@ -47,30 +46,28 @@ def read_labels(column: pa.ChunkedArray | pa.Array, settings: Settings) -> Label
         findings.add("label", settings.data.label, coerced.bad, cells, coerced.reasons)
         return Labels(pc.if_else(pa.array(np.isnan(coerced.values)), None, text), coerced.values, findings)
     known = settings.task.classes
-    text = without_placeholders(text, known)
     spelled = {found: found for found in known}
     encoded = text.dictionary_encode()
     names = encoded.dictionary.to_pylist()
     meant = pa.array([spelled.get(name) or _as_class(name, known) for name in names], pa.string())
     taken = meant.take(encoded.indices) if len(names) else pa.nulls(len(text), pa.string())
-    bad = np.flatnonzero(pc.and_(pc.is_valid(text), pc.is_null(taken)).to_numpy(zero_copy_only=False))
+    # A class that is called so stays one.
+    unknown = pa.array([name not in spelled and not is_no_label(name) for name in names], pa.bool_())
+    strange = unknown.take(encoded.indices) if len(names) else pa.nulls(len(text), pa.bool_())
+    bad = np.flatnonzero(pc.fill_null(pc.and_(strange, pc.is_null(taken)), False).to_numpy(zero_copy_only=False))
     cells = text.take(pa.array(bad)).to_pylist()
     messages = [unknown_class(cell, known) for cell in cells]
     findings.add("class", settings.data.label, bad, cells, messages)
     return Labels(taken, np.full(len(text), np.nan), findings)
 
 
-def without_placeholders(text: pa.Array, known: Collection[str] = ()) -> pa.Array:
-    """Labels without the words by which programs write that there is none; a word that is a class stays.
+def is_no_label(text: str) -> bool:
+    """Whether a cell holds a word by which programs write that there is no label.
 
-    >>> without_placeholders(pa.array(["OK", "NaN", "N/A", "-"]), known=["-"]).to_pylist()
-    ['OK', None, None, '-']
+    >>> [is_no_label(text) for text in ("NaN", " N/A ", "-", "none", "OK")]
+    [True, True, True, False, False]
     """
-    names = text.dictionary_encode()
-    kept = [
-        name if name in known or name.strip().lower() not in NO_LABEL else None for name in names.dictionary.to_pylist()
-    ]
-    return pa.array(kept, pa.string()).take(names.indices) if kept else text
+    return text.strip().lower() in NO_LABEL
 
 
 def one_hot_labels(table: pa.Table, columns: tuple[str, ...], settings: Settings) -> Labels:

@@ -13,11 +13,10 @@ import pyarrow as pa
 from flows import coerce
 from flows.columns import FEW, Column
 from flows.errors import BadConfig, BadInput
-from flows.label_values import NO_LABEL
+from flows.label_values import is_no_label
 from flows.proposal_words import (
     BAD_NAMES,
     GOOD_NAMES,
-    GROUP,
     IDENTIFIER,
     LABEL,
     NO_VALUES,
@@ -26,6 +25,7 @@ from flows.proposal_words import (
     YES_VALUES,
     is_verdict,
     names_any,
+    names_group,
     plain,
     reads_as_good,
     strength,
@@ -59,7 +59,7 @@ class Label:
 
 def _said(column: Column) -> np.ndarray:
     """A column's text as labels: words by which programs write that there is none are none."""
-    return np.array(["" if text.strip().lower() in NO_LABEL else text for text in column.text()], dtype=object)
+    return np.array(["" if is_no_label(text) else text for text in column.text()], dtype=object)
 
 
 def find_label(columns: Sequence[Column], asked: str | None = None, *, data: str = "the file") -> Label:
@@ -214,9 +214,7 @@ def _guess(columns: Sequence[Column]) -> Column | None:
         return column.few and column.distinct <= _FEW_NUMBERS and column.kind in ("text", "number")
 
     def is_role(column: Column) -> bool:
-        return (
-            names_any(column.name, SLICE) or strength(column.name, GROUP) >= 60 or strength(column.name, IDENTIFIER) > 0
-        )
+        return names_any(column.name, SLICE) or names_group(column.name) or strength(column.name, IDENTIFIER) > 0
 
     texts = [column for column in columns if could_be(column) and column.kind == "text"]
     if len(texts) == 1 and not is_role(texts[0]):

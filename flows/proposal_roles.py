@@ -14,14 +14,13 @@ from flows.columns import FEW, Column, looks_like_code
 from flows.proposal_images import ENDINGS
 from flows.proposal_label import find_column, one_hot_groups
 from flows.proposal_words import (
-    GROUP,
     IDENTIFIER,
     LATE_TIME,
     SLICE,
     TIME,
     names_any,
+    names_group,
     strength,
-    without_number_words,
     words_of,
 )
 
@@ -218,7 +217,7 @@ def _could_group(column: Column, images: bool) -> bool:
         return False
     if column.distinct < MIN_GROUPS or column.filled < 2 * column.distinct or column.missing > column.rows / 2:
         return False
-    named = max(strength(column.name, GROUP), strength(without_number_words(column.name), GROUP)) >= 60
+    named = names_group(column.name)
     if not images:
         return named
     spread = bool(column.counts.max() <= 0.3 * column.filled)

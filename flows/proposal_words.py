@@ -144,6 +144,15 @@ def without_number_words(name: str) -> str:
     return " ".join(words)
 
 
+def names_group(name: str) -> bool:
+    """Whether a name says that rows with one value of it belong together.
+
+    >>> names_group("lot_id"), names_group("ロット番号"), names_group("検査ロット"), names_group("lot_size")
+    (True, True, True, False)
+    """
+    return max(strength(name, GROUP), strength(without_number_words(name), GROUP)) >= 60
+
+
 def names_any(name: str, lexicon: Iterable[str]) -> bool:
     """Whether one of the words stands in the name.
 
