@@ -27,7 +27,8 @@ class Counts:
     Attributes
     ----------
     corrections: of the accepted ones, those that replace an earlier version.
-    labels: labels written. labels_held: labels that went to quarantine while their rows were taken in.
+    labels: labels written. labels_stale: labels of accepted rows that were left out, since a label file says otherwise.
+    labels_held: labels that went to quarantine while their rows were taken in.
     first_label_held: where the first of them is, and why.
     """
 
@@ -39,6 +40,7 @@ class Counts:
     labels: int
     labels_held: int = 0
     first_label_held: str = ""
+    labels_stale: int = 0
 
     def __post_init__(self) -> None:
         if self.read != self.accepted + self.quarantined + self.duplicates:
@@ -61,6 +63,7 @@ def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
         staged,
         occurrences,
         candidates,
+        inline=True,
         regression=intake.settings.task.kind == "regression",
         spill=spill,
     )
@@ -103,6 +106,7 @@ def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
         labels=int(labels.write.sum()),
         labels_held=labels_held,
         first_label_held=first_label_held,
+        labels_stale=int(labels.stale.sum()),
     )
 
 
@@ -112,7 +116,9 @@ def commit_labels(intake: Intake, taken: Taken, store: Store) -> Counts:
     before = store.version_before("labels", sha)
     regression = intake.settings.task.kind == "regression"
     candidates = staged.fate == TAKEN
-    match = match_labels(store, before, staged, None, candidates, regression=regression, spill=staged.folder)
+    match = match_labels(
+        store, before, staged, None, candidates, inline=False, regression=regression, spill=staged.folder
+    )
     staged.fate[candidates & ~match.write] = SKIPPED
     _commit_quarantine(intake, taken, store)
     if match.write.any():

@@ -327,6 +327,12 @@ def _sentences(path: Path, counts: Counts, taken: Taken, kind: Kind) -> list[str
             f"{name}: {_number(counts.labels_held, 'label')} {_is(counts.labels_held)} in quarantine, while the rows "
             f"were taken in without; first {counts.first_label_held}; see `softad quarantine list`."
         )
+    if counts.labels_stale:
+        labels = "its label is" if counts.labels_stale == 1 else "their labels are"
+        said.append(
+            f"{name}: {_number(counts.labels_stale, 'row')} taken in without the label of this file; a label file gave "
+            f"another one, and {labels} kept as given there."
+        )
     if counts.corrections:
         said.append(f"{name}: {_number(counts.corrections, noun)} corrected; the earlier versions are kept.")
     if counts.duplicates:

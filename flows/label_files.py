@@ -17,7 +17,7 @@ from flows.coerce import as_text, numbers, times
 from flows.findings import Findings
 from flows.identity import ID_COLUMNS, id_texts
 from flows.label_values import read_labels
-from flows.prepare import Prepared, all_held, all_reasons
+from flows.prepare import Prepared, add_swallowed, all_held, all_reasons
 from flows.readers import RawChunk
 from flows.roles import LabelRoles
 from flows.rows import number_hashes, row_hashes, text_hashes, time_hashes
@@ -27,6 +27,7 @@ from flows.staging import SKIPPED, Staging
 from flows.store import Store
 
 STAGED = [*ID_COLUMNS, "_label", "_label_value", "_time"]
+_INLINE = "SELECT sha FROM files WHERE kind = 'inspections' AND status = 'accepted'"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class LabelPreparation:
     def coerce(self, chunk: RawChunk) -> Prepared:
         """Check one chunk."""
         raw, roles, findings = chunk.table, self.roles, Findings()
+        add_swallowed(chunk, findings)
         ids = as_text(raw[roles.id], trim=True)
         given = as_text(raw[roles.label], trim=True)
         for name, cells in ((roles.id, ids), (roles.label, given)):
@@ -120,10 +122,12 @@ class LabelMatch:
     Attributes
     ----------
     write: (n,) whether the label is new, or another than the newest. version: (n,) int32 of its own version.
+    stale: (n,) rows that are taken in, whose label differs from one of a label file that stands.
     """
 
     write: np.ndarray
     version: np.ndarray
+    stale: np.ndarray
 
 
 def match_labels(
@@ -133,6 +137,7 @@ def match_labels(
     occurrences: np.ndarray | None,
     candidates: np.ndarray,
     *,
+    inline: bool,
     regression: bool,
     spill: Path,
 ) -> LabelMatch:
@@ -142,13 +147,17 @@ def match_labels(
     ----------
     version: of the table `labels` as it was before this file; None where there is no table.
     candidates: (n,) rows whose label counts.
+    inline: the labels stand in a column of inspections, not in a label file.
 
     Notes
     -----
-    An inspection that is delivered once more brings its old label with it. Where that label was corrected in between,
-    the repeated row must not undo the correction: so the label of a skipped row counts only where its id never had it.
+    An inspection that is delivered once more, as it was or corrected elsewhere, brings its old label with it. Where a
+    label file gave another label in between, or before the inspection came at all, that one must stand. So an inline
+    label counts where it differs from the inline label before; where all earlier labels are of label files, it says
+    nothing new. Of a skipped row, which is as it was, it counts only where the id never had it.
     """
-    match = LabelMatch(candidates.copy(), np.ones(len(staged), dtype=np.int32))
+    count = len(staged)
+    match = LabelMatch(candidates.copy(), np.ones(count, dtype=np.int32), np.zeros(count, dtype=bool))
     if version is None or not candidates.any():
         return match
 
@@ -172,15 +181,18 @@ def match_labels(
     extra = ["_probability"] if chances else []
     query = f"""
         SELECT n, max(l._version) AS top, coalesce(arg_max({same}, l._version), false) AS same,
-            coalesce(bool_or({same}), false) AS ever
+            coalesce(bool_or({same}), false) AS ever,
+            coalesce(arg_max({same}, l._version) FILTER (l._file IN ({_INLINE})), true) AS repeats
         FROM staged JOIN labels l USING (_id) GROUP BY n
     """  # noqa: S608 (only our own words)
     found = store.arrow(query, versions={"labels": version}, spill=spill, staged=staged.stream(keys, [*STAGED, *extra]))
     where = found["n"].to_numpy()
-    repeated = staged.fate[where] == SKIPPED
-    old = np.where(repeated, found["ever"].to_numpy(), found["same"].to_numpy())
+    same, ever, repeats = (found[name].to_numpy() for name in ("same", "ever", "repeats"))
+    skipped = staged.fate[where] == SKIPPED
+    old = np.where(skipped, ever | repeats, repeats) if inline else np.where(skipped, ever, same)
     match.write[where[old]] = False
     match.version[where] = found["top"].to_numpy() + 1
+    match.stale[where] = inline & old & ~same & ~skipped
     return match
 
 
