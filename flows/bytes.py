@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import os
-import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -16,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from flows.encodings import Evidence
 from flows.errors import BadInput
 
 BLOCK = 1 << 22
 """Bytes that are read at a time."""
 
-_TAIL = 1 << 16
+HEAD = 1 << 18
+"""Bytes at a file's start in which its header must end."""
 
-# Latin text read as CP932 gives single Japanese characters by chance, never several in a row.
-_JAPANESE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff60]{2}|[\uff61-\uff9f]{3}")
-_PRIVATE = re.compile("[\ue000-\uf8ff]")
+_TAIL = 1 << 16
 
 
 class HashingReader(io.RawIOBase):
@@ -176,7 +175,7 @@ def check_text(path: Path, *, compressed: bool) -> TextFacts:
     return TextFacts(sha, "cp932", most_rows)
 
 
-def decoded_head(path: Path, *, encoding: str, compressed: bool, size: int = 1 << 18) -> str:
+def decoded_head(path: Path, *, encoding: str, compressed: bool, size: int = HEAD) -> str:
     """The first lines of a text file, without a byte order mark."""
     with open_hashing(path) as source:
         stream = Transcoder(source, encoding=encoding, compressed=compressed)
@@ -198,23 +197,15 @@ def _blocks(path: Path, source: HashingReader, *, compressed: bool) -> Iterator[
 
 
 def _check_cp932(path: Path, *, compressed: bool) -> None:
-    decoder = codecs.getincrementaldecoder("cp932")()
-    seen, tail = False, ""
-    try:
-        with open_hashing(path) as source:
-            for block in _blocks(path, source, compressed=compressed):
-                text = decoder.decode(block)
-                if _PRIVATE.search(text):
-                    break
-                seen = seen or bool(_JAPANESE.search(tail + text))
-                tail = text[-2:]
-            else:
-                decoder.decode(b"", final=True)
-                if seen:
-                    return
-    except UnicodeDecodeError:
-        pass  # neither encoding; the sentence below says where the first one failed
-    raise BadInput(_encoding_sentence(path, compressed=compressed))
+    evidence = Evidence()
+    with open_hashing(path) as source:
+        for block in _blocks(path, source, compressed=compressed):
+            evidence.take(block)
+    found = evidence.verdict()
+    if found == "euc-jp":
+        raise BadInput(f"{path.name}: the file is in EUC-JP; save it as UTF-8 (or CP932) and try again")
+    if found == "neither":
+        raise BadInput(_encoding_sentence(path, compressed=compressed))
 
 
 def _encoding_sentence(path: Path, *, compressed: bool) -> str:

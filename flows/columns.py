@@ -164,7 +164,7 @@ def look(frame: pd.DataFrame, *, time: str | None = None) -> list[Column]:
 
     >>> found = look(pd.DataFrame({"x": ["1", "2.5", ""], "ok": ["yes", "no", "yes"], "at": ["2026-01-05"] * 3}))
     >>> [(column.name, column.kind, column.missing) for column in found]
-    [('x', 'number', 1), ('ok', 'text', 0), ('at', 'constant', 0)]
+    [('x', 'number', 1), ('ok', 'text', 0), ('at', 'time', 0)]
     """
     return [_look_at(str(name), place, frame.iloc[:, place], time) for place, name in enumerate(frame.columns)]
 
@@ -177,9 +177,11 @@ def _look_at(name: str, position: int, cells: pd.Series, time: str | None) -> Co
     plainly = Column(name, position, "text", int(np.sum(codes < 0)), codes, values)
     if not values:
         return replace(plainly, kind="empty")
-    if len(values) == 1 and plainly.missing == 0 and len(codes) > 1:
-        return replace(plainly, kind="constant")
     dated = name == time or strength(name, TIME) >= 50
+    if len(values) == 1 and plainly.missing == 0 and len(codes) > 1:
+        # The file of one day has one date.
+        one_day = _as_times(plainly) if dated and _DATE.match(values[0]) else None
+        return one_day or replace(plainly, kind="constant")
     looks_dated = any(_DATE.match(value) or _TWO_WAYS.match(value) for value in values[:100])
     as_time = _as_times(plainly) if dated or looks_dated else None
     as_number = _as_numbers(plainly) if name != time else None

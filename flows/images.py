@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -20,6 +21,8 @@ MAX_BYTES = 64 << 20
 """A larger image file is refused unread: a camera's picture has a few megabytes."""
 MAX_PIXELS = 100_000_000
 """A picture of more pixels is refused before it is decoded."""
+_UTF8_NAME = 0x800
+"""The flag of a zip's member that says that its name is UTF-8."""
 
 
 class ImageProblem(ValueError):
@@ -53,7 +56,8 @@ class ImageSource:
             archive = zipfile.ZipFile(place)
         except (zipfile.BadZipFile, OSError) as error:
             raise BadInput(f"{place.name}: the archive of images cannot be opened ({error}); copy it again") from error
-        names = {_normal(name): name for name in archive.namelist() if not name.endswith("/")}
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        names = {_normal(_told(member)): member.filename for member in members}
         # A manifest often leaves out the folder inside the archive; that is fine where only one file can be meant.
         bases = Counter(PurePosixPath(name).name for name in names)
         short = {PurePosixPath(name).name: full for name, full in names.items() if bases[PurePosixPath(name).name] == 1}
@@ -90,6 +94,8 @@ class ImageSource:
 
     def _from_folder(self, wanted: str, name: str) -> bytes:
         path = (self.place / wanted).resolve()
+        if not wanted.isascii() and not path.is_file():
+            path = (self.place / self._spelled().get(wanted, wanted)).resolve()
         if not path.is_relative_to(self.place):
             raise ImageProblem(f"{name!r} points outside {self.place.name}")
         if not path.is_file():
@@ -98,6 +104,14 @@ class ImageSource:
         if size > MAX_BYTES:
             raise ImageProblem(f"{name!r} has {size:,} bytes, more than the {MAX_BYTES:,} allowed")
         return path.read_bytes()
+
+    def _spelled(self) -> dict[str, str]:
+        """Names in the folder, composed, to how they are spelled there; looked up once."""
+        if not self._names:
+            for path in self.place.rglob("*"):
+                told = path.relative_to(self.place).as_posix()
+                self._names[_normal(told)] = told
+        return self._names
 
 
 def find_images(manifest: Path, settings: Settings) -> Path | None:
@@ -176,5 +190,22 @@ def _check(content: bytes, name: str) -> None:
         raise ImageProblem(f"{name!r} is no image, or a broken one") from error
 
 
+def _told(member: zipfile.ZipInfo) -> str:
+    """A member's name; where the archive does not say that it is UTF-8, it mostly is CP932, as Windows writes it."""
+    if member.flag_bits & _UTF8_NAME or member.filename.isascii():
+        return member.filename
+    try:
+        raw = member.filename.encode("cp437")
+    except UnicodeEncodeError:
+        return member.filename  # from a field of its own that gives the name in Unicode
+    for encoding in ("utf-8", "cp932"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return member.filename
+
+
 def _normal(name: str) -> str:
-    return name.strip().replace("\\", "/").removeprefix("./")
+    # A Mac takes letters and their marks apart in the names of files, and no table does.
+    return unicodedata.normalize("NFC", name.strip().replace("\\", "/").removeprefix("./"))

@@ -75,8 +75,11 @@ def one_hot_labels(table: pa.Table, columns: tuple[str, ...], settings: Settings
 
     A row in which all of them are empty has no label yet.
     """
-    cells = np.stack([numbers(_yes_no(as_text(table[name], trim=True))).values for name in columns])
+    read = [numbers(_yes_no(as_text(table[name], trim=True))) for name in columns]
+    cells = np.stack([part.values for part in read])
     empty = np.isnan(cells).all(axis=0)
+    for part in read:
+        empty[part.bad] = False  # a word that is neither yes nor no
     ones = (cells == 1).sum(axis=0)
     fits = (ones == 1) & np.isin(cells, (0, 1)).all(axis=0)
     chosen = np.where(fits, np.argmax(cells == 1, axis=0), len(columns))

@@ -94,6 +94,7 @@ class Preparation:
     def coerce(self, chunk: RawChunk) -> Cells:
         """Turn cells into values and hash the rows. Safe to run in a thread beside `judge`."""
         data, raw, findings = self.settings.data, chunk.table, Findings()
+        add_swallowed(chunk, findings)
         columns, hashes = self._columns(raw, findings)
         ids = as_text(raw[data.id], trim=True) if data.id is not None else pa.nulls(raw.num_rows, pa.string())
         if data.id is not None:
@@ -249,6 +250,12 @@ class Preparation:
         coerced = numbers(column)
         findings.add("number", name, coerced.bad, _cells(column, coerced.bad), coerced.reasons)
         return coerced.values
+
+
+def add_swallowed(chunk: RawChunk, findings: Findings) -> None:
+    """Hold the rows one of whose cells took in the rows after it."""
+    for item in chunk.swallowed:
+        findings.add("cells", item.column, np.array([item.position]), [item.text], [item.sentence()])
 
 
 def all_held(chunk: RawChunk, findings: Findings, ids: pa.Array) -> Iterator[Held]:

@@ -100,6 +100,11 @@ def find_label(columns: Sequence[Column], asked: str | None = None, *, data: str
 def _refuse_lone_class(columns: Sequence[Column], data: str) -> None:
     """Where the only column named like a label has one value or none, say so instead of guessing another."""
     for column in columns:
+        if column.distinct == 1 and column.missing and strength(column.name, LABEL) >= 75:
+            raise BadInput(
+                f"{data}: the label {column.name!r} holds {column.values[0]!r} or nothing, which is one class; where "
+                "empty means a good part, let the export write OK there, or name another column with --label COL"
+            )
         if column.kind in ("constant", "empty") and strength(column.name, LABEL) >= 75:
             holds = f"holds {column.values[0]!r} in every row" if column.values else "is empty in every row"
             raise BadInput(
@@ -321,7 +326,7 @@ def decide_task(label: Label, *, kind: Literal["classification", "regression"] |
         # 1 and 1.0 are one class, written in two ways.
         classes = list({float(found): found for found in reversed(classes)}.values())[::-1]
     share = {value: int(count) for value, count in zip(values, counts, strict=True)}
-    return Task(kind="classification", classes=classes, normal=_normal(classes, share, label.name))
+    return Task(kind="classification", classes=classes, normal=_normal(classes, share, label))
 
 
 def _in_order(values: np.ndarray, numbers: np.ndarray) -> list[str]:
@@ -330,18 +335,20 @@ def _in_order(values: np.ndarray, numbers: np.ndarray) -> list[str]:
     return [str(value) for value in sorted(values)]
 
 
-def _normal(classes: Sequence[str], counts: dict[str, int], name: str) -> str | None:
+def _normal(classes: Sequence[str], counts: dict[str, int], label: Label) -> str | None:
     good = [value for value in classes if reads_as_good(value)]
     if len(good) == 1:
         return good[0]
     if len(classes) == 2:
-        says_good, says_bad = names_any(name, GOOD_NAMES), names_any(name, BAD_NAMES)
+        says_good, says_bad = names_any(label.name, GOOD_NAMES), names_any(label.name, BAD_NAMES)
         wanted = YES_VALUES if says_good else NO_VALUES
         told = [value for value in classes if plain(value) in wanted]
         # "Pass/Fail" says both, and so nothing about which of -1 and 1 is which.
         if len(told) == 1 and says_good != says_bad:
             return told[0]
-        return max(classes, key=lambda value: counts.get(value, 0))
+        most = max(classes, key=lambda value: counts.get(value, 0))
+        # Where most cells are empty, these may be two kinds of defect.
+        return most if np.sum(label.rows == "") <= counts.get(most, 0) else None
     zero = [
         value for value in classes if plain(value) in ("0", "0.0") and counts.get(value, 0) * 2 > sum(counts.values())
     ]

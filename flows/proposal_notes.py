@@ -48,7 +48,14 @@ def label_notes(target: Label, task: Task, known: int, sample: Sample) -> list[N
             text = f"few rows of {_listed(rare)}: too few to learn or to judge; collect more, or join classes."
             notes.append(Note("classes", text))
     if sample.rows > known:
-        notes.append(Note("label", f"{sample.rows - known:,} rows have no label yet; they wait for a label file."))
+        # Where every class is a kind of defect, nothing is perhaps what the export writes for a good part.
+        doubt = (
+            "; if an empty cell means a good part, let the export write OK there: as it is, no good part has a label"
+            if task.kind == "classification" and task.normal is None
+            else ""
+        )
+        text = f"{sample.rows - known:,} rows have no label yet; they wait for a label file{doubt}."
+        notes.append(Note("label", text))
     return notes
 
 

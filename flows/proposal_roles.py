@@ -27,6 +27,8 @@ from flows.proposal_words import (
 MIN_GROUPS = 8
 MAX_SLICES = 6
 MAX_SLICE_VALUES = 30
+FEW_WITHOUT_ID = 0.01
+"""A column is an id in spite of this share of rows that repeat one or have none."""
 TAKEN = ("label", "label_value", "window", "fold")
 """Names that training gives to columns of its own, so that no feature, slice or group can have them."""
 
@@ -70,13 +72,31 @@ def find_id(columns: Sequence[Column], asked: str | None, *, image: str | None, 
     scored = [(_id_score(column, image), -column.position, column) for column in columns]
     scored = [entry for entry in scored if entry[0] >= 30]
     if not scored:
-        sentence = "id: no column names the rows one by one, so a row is known by its content and its repetition."
-        return Choice(None, sentence)
+        return _nearly_an_id(columns)
     column = max(scored, key=lambda entry: entry[:2])[2]
     others = [entry[2].name for entry in scored if entry[2] is not column and entry[2].name != image]
     more = f" ({', '.join(map(repr, others))} would do as well)" if others else ""
     counter = "; if every file counts from the start again, it is no id: set id to null" if is_counter(column) else ""
     return Choice(column.name, f"id: {column.name!r}, every row has its own{more}{counter}.")
+
+
+def _nearly_an_id(columns: Sequence[Column]) -> Choice:
+    """A column that is called an id and is one but for a few rows; where they are more than a few, it is only named."""
+    called = [column for column in columns if column.near_unique and strength(column.name, IDENTIFIER) >= 60]
+    sentence = "id: no column names the rows one by one, so a row is known by its content and its repetition"
+    if not called:
+        return Choice(None, f"{sentence}.")
+    column = max(called, key=lambda column: (strength(column.name, IDENTIFIER), -column.position))
+    twice = column.filled - column.distinct
+    odd = [f"{twice:,} rows repeat one of another row"] * (twice > 0) + [f"{column.missing:,} rows have none"] * (
+        column.missing > 0
+    )
+    if twice + column.missing > FEW_WITHOUT_ID * column.rows:
+        return Choice(None, f"{sentence}; {column.name!r} is called one, but {' and '.join(odd)} (--id takes it).")
+    return Choice(
+        column.name,
+        f"id: {column.name!r}; {' and '.join(odd)}: such rows will be held in quarantine unless they are alike.",
+    )
 
 
 def _id_score(column: Column, image: str | None) -> float:

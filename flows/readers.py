@@ -7,8 +7,10 @@ yields its rows in chunks of bounded size, every cell of a text file as the text
 from __future__ import annotations
 
 import csv
+import dataclasses
 import difflib
 import io
+import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from flows.bytes import BLOCK, Transcoder, check_text, decoded_head, file_sha, open_hashing
+from flows.bytes import BLOCK, HEAD, Transcoder, check_text, decoded_head, file_sha, open_hashing
 from flows.errors import BadInput
+from flows.quotes import Swallowed, is_left_open, swallowed_rows
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
@@ -69,12 +72,13 @@ class RawChunk:
     ----------
     rows: (n,) numbers of the data rows, from 1; header and blank lines are not counted.
     table: n rows; text columns for a text file (empty cells are null), the file's own types for Parquet.
-    ragged: rows in between that do not fit the header.
+    ragged: rows in between that do not fit the header. swallowed: cells among the n rows that hold further rows.
     """
 
     rows: np.ndarray
     table: pa.Table
     ragged: tuple[Ragged, ...] = ()
+    swallowed: tuple[Swallowed, ...] = ()
 
 
 def survey(path: Path, expected: Collection[str] = ()) -> FileFormat:
@@ -107,6 +111,7 @@ def survey(path: Path, expected: Collection[str] = ()) -> FileFormat:
     head = decoded_head(path, encoding=facts.encoding, compressed=compressed)
     if not head.strip():
         raise BadInput(f"{path.name} is empty: it holds blank lines only; export it again")
+    _refuse_strange_head(path, head)
     try:
         separator, header = _separator(head, expected)
     except csv.Error as error:
@@ -183,6 +188,19 @@ def _refuse_known_others(path: Path, start: bytes) -> None:
         raise BadInput(f"{path.name} is named .parquet, but is no Parquet file; export it again")
 
 
+def _refuse_strange_head(path: Path, head: str) -> None:
+    first, *rest = head.lstrip().split("\n", 1)
+    if re.fullmatch(r"sep=.\s*", first, re.IGNORECASE | re.DOTALL):
+        raise BadInput(
+            f"{path.name}, row 1: {first.strip()!r} is a line for Excel and not the names of the columns; leave it out"
+        )
+    if not rest and "\r" not in first and len(head.encode()) >= HEAD - 4:
+        raise BadInput(
+            f"{path.name}, row 1 (header): the names of the columns take more than {HEAD // 1024} KB; if the file has "
+            f"no line ends, export it again, else with fewer columns or shorter names"
+        )
+
+
 def _separator(head: str, expected: Collection[str]) -> tuple[str, list[str]]:
     known = {_plain(name) for name in expected}
     best: tuple[tuple[int, float, int], str, list[str]] | None = None
@@ -254,7 +272,7 @@ def _csv_chunks(path: Path, form: FileFormat, chunk_rows: int) -> Iterator[RawCh
             tables = (pa.Table.from_batches([b]).rename_columns(list(form.columns)) for b in reader)
             chunk = None
             for chunk in _numbered(tables, ragged, chunk_rows, form.columns):
-                yield chunk
+                yield dataclasses.replace(chunk, swallowed=swallowed_rows(chunk.table, form.separator))
             if chunk is not None:
                 _refuse_open_quote(path, chunk, stream.tail.decode(errors="replace"))
         except pa.ArrowInvalid as error:
@@ -269,10 +287,7 @@ def _refuse_open_quote(path: Path, last: RawChunk, tail: str) -> None:
     if last.ragged and (last.table.num_rows == 0 or last.ragged[-1].row > last.rows[-1]):
         row, is_open = last.ragged[-1].row, last.ragged[-1].text.count('"') % 2 == 1
     else:
-        row, cell = int(last.rows[-1]), last.table[-1][-1].as_py() or ""
-        written = '"' + cell.replace('"', '""')
-        closed = tail.rstrip("\r\n").endswith('"')
-        is_open = bool(cell) and not closed and (tail.endswith(written) or written.endswith(tail))
+        row, is_open = int(last.rows[-1]), is_left_open(last.table[-1][-1].as_py() or "", tail=tail)
     if is_open:
         raise BadInput(
             f"{path.name}, row {row}: a quotation mark is opened and never closed, so the rest of the file is one "

@@ -31,7 +31,8 @@ class LabelRoles:
 def label_roles(form: FileFormat, settings: Settings, *, asked: bool) -> LabelRoles | None:
     """The columns of a label file, or None for a file of inspections.
 
-    A label file has an id, a label, and nothing but what may stand beside them.
+    A label file has an id, a label, and nothing but what may stand beside them. A column that the config names for
+    inspections makes it a file of these, though it be called `time` or `probability`.
 
     Parameters
     ----------
@@ -51,6 +52,9 @@ def label_roles(form: FileFormat, settings: Settings, *, asked: bool) -> LabelRo
         "probability": first(*LABEL_PROBABILITIES),
     }
     if id_column is None or roles["label"] is None:
+        return None
+    measured = {*data.features, *data.slices, *data.lot_columns, data.group} - {data.id}
+    if not asked and measured & set(form.columns):
         return None
     others = set(form.columns) - {id_column, *(name for name in roles.values() if name is not None)}
     if others and not asked:

@@ -69,6 +69,7 @@ WHOLE = {
     "workbook": Whole("b.xlsx", b"PK\x03\x04" + b"\x00" * 99, r"b\.xlsx is an Excel workbook or a zip archive, no CSV or Parquet; save the table as CSV"),
     "invalid UTF-8": Whole("b.csv", (HEADER + MORE).encode() + b"B4,2026-04-02,M\xff,1,1,0\n", r"b\.csv, line 5, byte 16: 0xff is neither UTF-8 nor Japanese CP932 text; save the file as UTF-8 and try again"),
     "Latin-1": Whole("b.csv", (HEADER + MORE.replace("M1", "Gerät")).encode("latin-1"), r"b\.csv, line 2, byte 24: 0xe4 is neither UTF-8 nor Japanese CP932 text"),
+    "EUC-JP": Whole("b.csv", (HEADER + MORE.replace("M1", "不良")).encode("euc_jp"), r"b\.csv: the file is in EUC-JP; save it as UTF-8 \(or CP932\) and try again"),
     "UTF-16": Whole("b.csv", (HEADER + MORE).encode("utf-16"), r"b\.csv, line 1, byte 1: the file is in UTF-16; save it as UTF-8 \(or CP932\) and try again"),
     "open quotation mark": Whole("b.csv", (HEADER + MORE + 'B4,2026-04-02,"M1,1,1,0\nB5,2026-04-02,M1,1,1,0\n').encode(), r"b\.csv, row 4: a quotation mark is opened and never closed, so the rest of the file is one cell; mend the row and try again"),
     "cut off Parquet": Whole("b.parquet", b"PAR1" + b"\x15\x04" * 60, r"b\.parquet is a Parquet file that is cut off or damaged; copy it again"),

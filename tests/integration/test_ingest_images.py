@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import shutil
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -188,3 +189,34 @@ def test_the_patches_of_the_ball_screws(new_site: Callable[..., Any], real_data:
     with zipfile.ZipFile(folder / "patches.zip") as archive:
         for _, found in current_rows(site.store).head(20).iterrows():
             assert read(found["_image"]) == archive.read(found["file"])
+
+
+def test_names_as_windows_and_macs_pack_them(gallery: Any) -> None:
+    # Neither of the archives says that its names are UTF-8; 表 has a backslash for its second byte in CP932.
+    names = {"cp932": "表面.png", "utf-8": "傷.png"}
+    for encoding, name in names.items():
+        stand_in = "A" * len(name.removesuffix(".png").encode(encoding)) + ".png"
+        place = zipped(gallery.folder / f"{encoding}.zip", {stand_in: picture(3)})
+        place.write_bytes(place.read_bytes().replace(stand_in.encode(), name.encode(encoding)))
+        report = gallery.ingest(gallery.file(f"{encoding}.csv", HEADER + row(encoding, name)))
+        assert (report.accepted, report.quarantined) == (1, 0), held(gallery)
+    apart = unicodedata.normalize("NFD", "ガ.png")
+    assert apart != "ガ.png"
+    zipped(gallery.folder / "mac.zip", {f"写真/{apart}": picture(4)})
+    assert (
+        gallery.ingest(gallery.file("mac.csv", HEADER + row("P3", "ガ.png") + row("P4", "写真/ガ.png"))).accepted == 2
+    )
+
+
+def test_names_in_a_folder_are_found_however_they_are_spelled(gallery: Any) -> None:
+    folder = gallery.folder / "week"
+    (folder / "写真").mkdir(parents=True)
+    (folder / "写真" / unicodedata.normalize("NFD", "ガ.png")).write_bytes(picture(5))
+    (folder / "ド.png").symlink_to("/etc/hostname")
+    (folder / "b.png").write_bytes(picture(6))
+    wanted = ["写真/ガ.png", "ギ.png", "ド.png", "b.png"]
+    text = HEADER + "".join(row(f"P{number}", name) for number, name in enumerate(wanted, start=1))
+    report = gallery.ingest(gallery.file("week.csv", text))
+    assert (report.accepted, report.quarantined) == (2, 2)
+    assert held(gallery)["P2"] == "image 'ギ.png' is not in week"
+    assert "points outside week" in held(gallery)["P3"]

@@ -186,3 +186,42 @@ def test_an_unknown_class_is_told_with_a_command_that_can_be_pasted(new_site: Ca
     site = new_site(task={"classes": ["0", "1"]})
     report = site.ingest(site.file("a.csv", f"{HEADER}\n{rows('A')}".replace(",1\n", ",no defect\n")))
     assert "softad config add-class 'no defect'" in " ".join(report.sentences)
+
+
+@pytest.mark.parametrize("names", [["time", "x1"], ["probability", "time"], ["inspector", "x1"]])
+def test_features_called_as_a_label_file_calls_its_columns(new_site: Callable[..., Site], names: list[str]) -> None:
+    site = new_site(data={"time": None, "numeric": names, "categorical": [], "slices": [], "window": {"rows": 50}})
+    header = f"part,{','.join(names)},ok\n"
+    report = site.ingest(site.file("a.csv", header + "P1,5,2,0\nP2,6,3,1\n"))
+    assert (report.kind, report.accepted, report.labels) == ("inspections", 2, 2)
+    # What lies in the folder of label files is one all the same.
+    site.drop("labels/l.csv", "part,ok\nP1,1\n")
+    assert [(found.kind, found.labels) for found in site.inbox()] == [("labels", 1)]
+
+
+def test_words_in_columns_of_a_one_hot_label_are_told_of(new_site: Callable[..., Site]) -> None:
+    site = new_site(
+        data={"label": "fault", "label_columns": ["scratch", "stain"]}, task={"classes": ["scratch", "stain"]}
+    )
+    text = "part,time,machine,x1,x2,scratch,stain\n"
+    cells = ["Yes,No", "x,o", "1,0", ",", "NaN,NaN"]
+    report = site.ingest(
+        site.file("a.csv", text + "".join(f"P{n},2026-04-01,M1,1,1,{c}\n" for n, c in enumerate(cells)))
+    )
+    assert (report.accepted, report.labels) == (5, 2)
+    assert site.store.read("quarantine")["_id"].tolist() == ["P1"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=,", "\ufeffsep=\t"])
+def test_a_first_line_for_excel_is_named(site: Site, first: str) -> None:
+    path = site.file("a.csv", f"{first}\r\n{HEADER}\n{rows('A')}")
+    with pytest.raises(
+        BadInput, match=r"(?i)a\.csv, row 1: 'sep=.*' is a line for Excel and not the names of the columns"
+    ):
+        site.ingest(path)
+
+
+def test_a_header_without_an_end(site: Site) -> None:
+    header = ",".join(f"channel_{number:06d}" for number in range(20_000))
+    with pytest.raises(BadInput, match=r"row 1 \(header\): the names of the columns take more than 256 KB"):
+        site.ingest(site.file("a.csv", f"{HEADER},{header}\n{rows('A')}"))
