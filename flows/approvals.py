@@ -30,9 +30,12 @@ def ask_on_page(context: Context, waiting: Pending) -> tuple[str | None, str]:
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
-    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+    from prefect.settings import PREFECT_UI_URL
 
-    if not PREFECT_API_URL.value():
+    from flows.embedded import lasting_server
+
+    address = lasting_server()
+    if address is None:
         return None, "no Prefect server is set, so it cannot be decided on its page: only by this command"
     settings = context.settings
     name = f"approve/{settings.name}"
@@ -51,7 +54,7 @@ def ask_on_page(context: Context, waiting: Pending) -> tuple[str | None, str]:
         return None, f"the Prefect server has no deployment {name}: lay it down with `softad deploy`"
     except httpx.HTTPError:
         return None, "the Prefect server does not answer, so it cannot be decided on its page now"
-    page = PREFECT_UI_URL.value() or PREFECT_API_URL.value().removesuffix("/api")
+    page = PREFECT_UI_URL.value() or address.removesuffix("/api")
     return f"{page.rstrip('/')}/runs/flow-run/{run.id}", ""
 
 

@@ -108,7 +108,7 @@ def run_demo(
     answer: what the shift says a week after an alarm at one machine: new-normal | repaired.
     """
     from flows.commands import showing
-    from flows.embedded import CYCLE_LIBRARIES, prepare_environment, start_beside
+    from flows.embedded import CYCLE_LIBRARIES, prepare_environment, quick_settings, start_beside
     from softad.simulation import InspectionLine
 
     begun = time.perf_counter()
@@ -128,7 +128,7 @@ def run_demo(
         bad_share=BAD_SHARE,
     )
     story = Story()
-    with showing(quiet) as say, _schedule_paused(context, running_config is not None):
+    with showing(quiet) as say, quick_settings(), _schedule_paused(context, running_config is not None):
         _week_by_week(context, config, line, story, weeks=weeks, answer=answer, say=say)
     measure_after(context, story)
     story.incidents = _incidents(context)

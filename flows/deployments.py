@@ -72,7 +72,9 @@ def connected(api_url: str | None) -> Iterator[SyncPrefectClient]:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    address = api_url or os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
+    from flows.embedded import lasting_server
+
+    address = api_url or os.environ.get("PREFECT_API_URL") or lasting_server()
     if not address:
         raise Unavailable("no Prefect server is named; set PREFECT_API_URL to its address (it ends in /api)")
     updates = {PREFECT_API_URL: address}

@@ -1,19 +1,100 @@
-"""Prefect without a server: where its data lies, how much it says, and what is done while its own server starts."""
+"""Prefect without a server: where its data lies, how much it says, and a server of this process's own meanwhile."""
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from flows.errors import Unavailable
 
 CYCLE_LIBRARIES: tuple[str, ...] = ("softad.bundle", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store")
 """What every cycle imports sooner or later and takes long to; see `start_beside`."""
 
 START_SECONDS = 120
 """The first start in a new folder runs all migrations, which takes long on a busy machine."""
+
+STOP_SECONDS = 5
+
+
+class EmbeddedServer:
+    """Prefect's API for this process alone: a child that ends with it, however it ends.
+
+    Prefect would start one by itself, but only after it has imported the whole of its server here too, which takes
+    seconds in which nothing else starts; and that one goes on for ever where this process is killed.
+
+    Raises
+    ------
+    Unavailable: by `wait`, where it does not come up.
+    """
+
+    def __init__(self) -> None:
+        # The socket is open before the process is: no other program can take the port meanwhile, and who asks too
+        # early waits instead of being refused.
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+            handle = listening.fileno()
+            program = Path(__file__).with_name("embedded_server.py")
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(program), str(handle), str(os.getpid())],
+                env=os.environ
+                | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+                pass_fds=(handle,),
+                stdin=subprocess.DEVNULL,
+                # What a command prints is its own, and may be JSON.
+                stdout=2,
+                # Ctrl-C is for this process, which still has to tell the server how its run ended.
+                start_new_session=True,
+            )
+        self._parent = os.getpid()
+        atexit.register(self.stop)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, as a child of this very process."""
+        return self._parent == os.getpid() and self.process.poll() is None
+
+    def wait(self, seconds: float) -> None:
+        """Return when it answers."""
+        import httpx
+
+        until = time.monotonic() + seconds
+        while self.alive and time.monotonic() < until:
+            try:
+                httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False).raise_for_status()
+            except (httpx.TransportError, httpx.HTTPStatusError):
+                time.sleep(0.05)
+            else:
+                return
+        found = f"does not answer after {seconds:g} s" if self.alive else f"ended with status {self.process.returncode}"
+        self.stop()
+        raise Unavailable(
+            f"Prefect's own server for this command {found}; see what it said above, and that the folder of "
+            "PREFECT_HOME can be written; then run again: what was done so far is kept"
+        )
+
+    def stop(self) -> None:
+        """End it; nothing happens where it has ended, or in a process that was forked from this one."""
+        if not self.alive:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+_OWN: dict[str, EmbeddedServer] = {}
+"""The server of this process, once there is one."""
 
 
 def prepare_environment(home: Path) -> None:
@@ -30,30 +111,57 @@ def prepare_environment(home: Path) -> None:
 
 @contextmanager
 def quick_settings() -> Iterator[None]:
-    """No heartbeats within: each run would wait up to a second for the thread that sends them."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    """The process's own server where `start_beside` started one, and no heartbeats within: each run would wait up to a
+    second for the thread that sends them. Nothing changes where they are in force already.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    with temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    updates: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    if (own := _OWN.get("server")) is not None:
+        updates[PREFECT_API_URL] = own.url
+    if all(setting.value() == value for setting, value in updates.items()):
+        yield  # Prefect checks all of its settings anew whenever one changes, which takes a tenth of a second
+        return
+    with temporary_settings(updates=updates):
         yield
+
+
+def lasting_server() -> str | None:
+    """The address of the server that is set for this process and outlives it; None where there is no such server.
+
+    >>> os.environ.get("PREFECT_API_URL") is not None or lasting_server() is None
+    True
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    address: str | None = PREFECT_API_URL.value()
+    own = _OWN.get("server")
+    return None if not address or (own is not None and address == own.url) else address
 
 
 def start_beside(libraries: Sequence[str] = CYCLE_LIBRARIES) -> None:
     """Start the embedded server, and import meanwhile: a start takes seconds in which this process would only wait.
 
     Nothing is started where a server's address is set, or a second time in a process.
+
+    Raises
+    ------
+    Unavailable: it does not come up.
     """
-    from prefect.settings import PREFECT_API_URL
-
-    if PREFECT_API_URL.value():
+    if os.environ.get("PREFECT_API_URL") or ("prefect" in sys.modules and lasting_server() is not None):
         return
-    from prefect.server.api.server import SubprocessASGIServer
-
-    server = SubprocessASGIServer()
-    if server.running:
+    if (running := _OWN.get("server")) is not None and running.alive:
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="embedded-server") as beside:
-        # Said once more: where Prefect was imported before, it no longer looks at the environment.
-        started = beside.submit(server.start, timeout=START_SECONDS)
+    # Before Prefect's first import here, which is long too; that may find an address in a profile.
+    server = EmbeddedServer()
+    try:
+        if lasting_server() is not None:
+            server.stop()
+            return
         for library in libraries:
             importlib.import_module(library)
-        started.result()
+        server.wait(START_SECONDS)
+    except BaseException:
+        server.stop()
+        raise
+    _OWN["server"] = server

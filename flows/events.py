@@ -84,10 +84,11 @@ def emit_shift(shift: Shift, *, occurred: datetime) -> UUID:
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.events import Event
     from prefect.runtime import flow_run
-    from prefect.settings import PREFECT_API_URL
 
-    address = PREFECT_API_URL.value()
-    if not address:
+    from flows.embedded import lasting_server
+
+    address = lasting_server()
+    if address is None:
         raise Unavailable("there is no Prefect server to tell of the shift; start one with `softad up`")
     related = []
     if flow_run.id is not None:  # so that the server shows the event beside the run that sent it
