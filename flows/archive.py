@@ -62,7 +62,7 @@ def writing(path: Path, about: dict[str, Any]) -> Iterator[Writer]:
     ------
     BadConfig: the name ends in neither .tar.zst nor .tar.gz.
     """
-    _check_name(path)
+    check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -84,7 +84,7 @@ def unpack(path: Path, folder: Path | None = None) -> dict[str, Any]:
     BadInput: it is no backup, is cut off, was changed, or holds anything but plain files below the folder.
     Unavailable: there is no room for it.
     """
-    _check_name(path)
+    check_name(path)
     if not path.is_file():
         raise BadConfig(f"{path}: there is no such file; name a backup that `softad backup` wrote")
     found: dict[str, str] = {}
@@ -140,7 +140,11 @@ def _safe(path: Path, member: tarfile.TarInfo) -> str:
     return str(name)
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
+    """Refuse a name that does not say how the archive is compressed.
+
+    >>> check_name(Path("/other/disk/softad.tar.zst"))
+    """
     if not path.name.endswith((".tar.zst", ".tar.gz")):
         raise BadConfig(f"{path}: a backup's name ends in .tar.zst or .tar.gz; give it one of these")
 

@@ -7,6 +7,7 @@ an alert takes no lock) is in it wholly or is as if the process had died between
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -17,10 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows.archive import unpack, writing
-from flows.errors import BadConfig, BadInput, PipelineError, Refused
+from flows import database_backup
+from flows.archive import check_name, unpack, writing
+from flows.credentials import FOLDER, Secrets
+from flows.errors import BadConfig, BadInput, PipelineError, Refused, Unavailable
 from flows.relocation import relocate
 from flows.schemas import TABLES
+from flows.settings import Settings, load_settings
 from flows.workspace import FORMAT, exclusively
 
 KIND = "softad backup"
@@ -65,8 +69,9 @@ def back_up(
 
     Raises
     ------
-    BadConfig: there is no workspace, or the target lies within it.
+    BadConfig: there is no workspace, the target lies within it, or a program of PostgreSQL's is missing.
     Refused: something runs in the workspace for longer than `wait` seconds.
+    Unavailable: the workspace's own database cannot be read.
     """
     root = root.absolute()
     if not (root / "workspace.json").exists():
@@ -75,18 +80,25 @@ def back_up(
     if target.is_relative_to(root):
         raise BadConfig(f"{target} lies in the workspace itself; name a file elsewhere with --to, best on another disk")
     about = {"kind": KIND, "workspace_format": _format(root), "made_at": now.isoformat(), "root": str(root)}
-    notes = list(_elsewhere(root, configs))
-    with exclusively(root, "a backup", wait=wait), writing(target, {**about, "notes": notes}) as archive:
-        for path in _ordered(root):
-            name = path.relative_to(root).as_posix()
-            if path.suffix == ".db":
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".backup-") as folder:
+    check_name(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=".backup-")
+    with scratch as folder, exclusively(root, "a backup", wait=wait):
+        models, notes = _models(root, configs)
+        dumps, missed = _dumps(root, models, Path(folder))
+        notes += [*missed, *_elsewhere(models)]
+        with writing(target, {**about, "notes": notes}) as archive:
+            for path in dumps:
+                archive.add(path, f"{database_backup.FOLDER}/{path.name}")
+            for path in _ordered(root):
+                name = path.relative_to(root).as_posix()
+                if path.suffix == ".db":
                     archive.add(_copy_of_database(path, Path(folder) / path.name), name)
-            else:
-                archive.add(path, name)
-        for name, path in _outside(root, configs):
-            archive.add(path, f"{CONFIGS}/{name}")
-        count = len(archive.files)
+                else:
+                    archive.add(path, name)
+            for name, path in _outside(root, configs):
+                archive.add(path, f"{CONFIGS}/{name}")
+            count = len(archive.files)
     unpack(target)
     return Kept(target, count, now.isoformat(), tuple(notes))
 
@@ -181,8 +193,6 @@ def _copy_of_database(path: Path, copy: Path) -> Path:
 
 def _outside(root: Path, configs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Configs that lie elsewhere, each with its expectations: name in the backup, path."""
-    from flows.settings import load_settings
-
     for config in configs:
         if config.absolute().is_relative_to(root):
             continue
@@ -193,20 +203,44 @@ def _outside(root: Path, configs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             yield f"{settings.name}/{rules.as_posix()}", settings.beside_config(rules)
 
 
-def _elsewhere(root: Path, configs: Sequence[Path]) -> Iterator[str]:
-    """What belongs to the models and does not lie in the workspace."""
-    from flows.settings import load_settings
-
+def _models(root: Path, configs: Sequence[Path]) -> tuple[list[Settings], list[str]]:
+    """The configs as they hold, and a sentence on each that does not: that is no reason to have no backup."""
+    models: list[Settings] = []
+    notes: list[str] = []
     for config in configs or [path for path in [root / "config.yaml"] if path.exists()]:
         try:
-            settings = load_settings(config)
+            models.append(load_settings(config))
         except PipelineError:
-            # A config that does not hold is no reason to have no backup.
-            yield f"{config} does not hold, so what it names outside the workspace is not known"
-            continue
-        if settings.storage.tables:
-            yield f"the tables of {settings.name} lie in {settings.storage.tables} and are not in this backup"
-        if settings.tracking.uri or settings.services.profile == "production":
-            yield f"runs and models of {settings.name} are kept by a server; back its database up with `pg_dump`"
-        if settings.data.images is not None and settings.data.images.is_absolute():
-            yield f"the images of {settings.name} lie in {settings.data.images} and are not in this backup"
+            notes.append(f"{config} does not hold, so what it names outside the workspace is not known")
+    return models, notes
+
+
+def _dumps(root: Path, models: Sequence[Settings], folder: Path) -> tuple[list[Path], list[str]]:
+    """What PostgreSQL keeps of MLflow's, and a sentence where a server elsewhere does not give it."""
+    in_postgres = [one for one in models if database_backup.in_postgres(one)]
+    if (root / "postgres" / "ready").exists():
+        # Whether or not a config was named: the workspace's own database is a part of it.
+        named = os.environ.get(FOLDER)
+        kept = Secrets.of(in_postgres[0], root) if in_postgres else Secrets(Path(named) if named else root / "secrets")
+        return database_backup.dump(root, None, kept, folder), []
+    for one in in_postgres:
+        if one.services.postgres is None:
+            continue  # never started, so there is none
+        try:
+            return database_backup.dump(root, one.services.postgres, Secrets.of(one, root), folder), []
+        except (BadConfig, Unavailable) as error:
+            return [], [f"runs and models are not in this backup, PostgreSQL elsewhere keeps them: {error}"]
+    return [], []
+
+
+def _elsewhere(models: Sequence[Settings]) -> Iterator[str]:
+    """What belongs to the models and lies neither in the workspace nor in its database."""
+    for one in models:
+        if one.storage.tables:
+            yield f"the tables of {one.name} lie in {one.storage.tables} and are not in this backup"
+        if one.tracking.uri:
+            yield f"runs and models of {one.name} are kept by a server; back its database up with `pg_dump`"
+        if one.tracking.artifacts:
+            yield f"the model files of {one.name} lie in {one.tracking.artifacts} and are not in this backup"
+        if one.data.images is not None and one.data.images.is_absolute():
+            yield f"the images of {one.name} lie in {one.data.images} and are not in this backup"

@@ -30,6 +30,7 @@ def first_start(configs: Sequence[Path], root: Path, say: Callable[[str], None])
     """
     import os
 
+    from flows.database_backup import load
     from flows.deployments import deploy
     from flows.local_services import job_variables
     from flows.mlflow_users import create_users
@@ -43,6 +44,7 @@ def first_start(configs: Sequence[Path], root: Path, say: Callable[[str], None])
     for one in settings:
         Workspace.open(root, settings=one)
     _patiently(lambda: create_databases(Server.at(database), kept))
+    load(root, Server.at(database), kept)
     say("databases: ready")
     if first.storage.tables is not None:
         prepare_bucket(first, kept)

@@ -55,10 +55,18 @@ class Server:
         import psycopg2
 
         try:
-            with closing(_connect(self, ADMIN, "postgres", password)):
+            with closing(self.connect(ADMIN, "postgres", password)):
                 return True
         except psycopg2.OperationalError:
             return False
+
+    def connect(self, role: str, database: str, password: str) -> Any:
+        """A connection of psycopg2; the caller closes it."""
+        import psycopg2
+
+        return psycopg2.connect(
+            host=self.host, port=self.port, user=role, dbname=database, password=password, connect_timeout=5
+        )
 
 
 def program(name: str) -> str:
@@ -191,7 +199,7 @@ def create_databases(server: Server, kept: Secrets) -> list[str]:
 
     made: list[str] = []
     try:
-        with closing(_connect(server, ADMIN, "postgres", kept.need("postgres_password"))) as connection:
+        with closing(server.connect(ADMIN, "postgres", kept.need("postgres_password"))) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 for role, databases in DATABASES.items():
@@ -227,7 +235,7 @@ def wait_until(server: Server, role: str, database: str, password: str, *, secon
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with closing(_connect(server, role, database, password)):
+            with closing(server.connect(role, database, password)):
                 return
         except psycopg2.OperationalError as error:
             if time.monotonic() > deadline:
@@ -236,14 +244,6 @@ def wait_until(server: Server, role: str, database: str, password: str, *, secon
                     "PostgreSQL runs and that the databases were made"
                 ) from error
         time.sleep(0.25)
-
-
-def _connect(server: Server, role: str, database: str, password: str) -> Any:
-    import psycopg2
-
-    return psycopg2.connect(
-        host=server.host, port=server.port, user=role, dbname=database, password=password, connect_timeout=5
-    )
 
 
 def _missing(cursor: Any, query: str, name: str) -> bool:

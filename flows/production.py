@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows import mlflow_users, postgres
+from flows import database_backup, mlflow_users, postgres
 from flows.credentials import FOLDER, GENERATED, Secrets, service_variables
 from flows.deployments import FlowSource
 from flows.errors import BadConfig
@@ -116,7 +116,7 @@ def lay_out(
     # What a process that is killed leaves there, the next start removes.
     scratch = root / "run" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
-    databases = partial(postgres.create_databases, server, kept)
+    databases = partial(_prepare_databases, root, server, kept)
     services: list[Service] = []
     if own_postgres:
         run_as = postgres.owner()
@@ -175,6 +175,12 @@ def lay_out(
         )
     )
     return Layout(chosen, where, services, service_variables(kept))
+
+
+def _prepare_databases(root: Path, server: postgres.Server, kept: Secrets) -> None:
+    """Make what is missing, and load what a restore brought."""
+    postgres.create_databases(server, kept)
+    database_backup.load(root, server, kept)
 
 
 def mlflow_options(server: postgres.Server, settings: Settings, artifacts: Path) -> list[str]:

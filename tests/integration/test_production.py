@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.archive import unpack
 from flows.credentials import GENERATED, PEOPLE, Secrets
 from flows.deployments import connected, deployments_of
 from flows.local_services import Addresses
@@ -56,6 +57,7 @@ class Production:
         }  # fmt: skip
         self.config.write_text(yaml.safe_dump(document))
         self.kept = Secrets(self.root / "secrets", environment={})
+        self.kept_at = root / "kept.tar.zst"
         self.started: list[subprocess.Popen[bytes]] = []
 
     def up(self) -> float:
@@ -75,6 +77,14 @@ class Production:
         wait_for(lambda: "all services run" in output.read_text() or process.poll() is not None, seconds=400)
         assert "all services run" in output.read_text(), output.read_text() + self.ends_of_logs()
         return time.monotonic() - begun
+
+    def command(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """One of the other commands on this workspace."""
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *words, "--workspace", self.root],
+            check=False, capture_output=True, text=True, cwd=self.root.parent, timeout=300,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        )  # fmt: skip
 
     def ends_of_logs(self) -> str:
         logs = sorted((self.root / "logs").glob("*.log"))
@@ -262,6 +272,24 @@ def test_killed_altogether_it_comes_back_with_all_it_had(production: Production,
     assert production.status(f"{before.mlflow}/api/2.0/mlflow/users/current", "viewer") == 200
 
 
+def test_a_backup_of_the_running_system_holds_runs_models_and_logins(production: Production, tmp_path: Path) -> None:
+    import httpx
+
+    admin = ("admin", production.kept.need("mlflow_admin_password"))
+    made = httpx.post(
+        f"{production.where.mlflow}/api/2.0/mlflow/users/create", auth=admin, trust_env=False,
+        json={"username": "inspector-7", "password": "a-long-password-of-theirs"},
+    )  # fmt: skip
+    assert made.status_code == 200, made.text
+    done = production.command("backup", "--to", production.kept_at)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pg_dump" not in done.stdout
+    names = set(unpack(production.kept_at)["files"])
+    assert {"databases/mlflow.dump", "databases/mlflow_auth.dump"} <= names
+    assert not any(name.startswith(("secrets/", "postgres/")) for name in names)
+    assert stat.S_IMODE(production.kept_at.stat().st_mode) == 0o600
+
+
 def test_ctrl_c_ends_all_and_postgres_has_closed_its_files(production: Production) -> None:
     up = production.started[-1]
     up.send_signal(signal.SIGINT)
@@ -270,3 +298,39 @@ def test_ctrl_c_ends_all_and_postgres_has_closed_its_files(production: Productio
     assert all(port_is_free(port) for port in read_record(production.root)["ports"].values())
     assert "database system is shut down" in (production.root / "logs" / "postgres.log").read_text()
     assert not (production.root / "postgres" / "cluster" / "postmaster.pid").exists()
+
+
+def test_a_backup_starts_the_database_where_it_does_not_run(production: Production, tmp_path: Path) -> None:
+    done = production.command("backup", "--to", tmp_path / "still.tar.gz")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"databases/mlflow.dump", "databases/mlflow_auth.dump"} <= set(unpack(tmp_path / "still.tar.gz")["files"])
+    assert not (production.root / "postgres" / "cluster" / "postmaster.pid").exists()
+
+
+def test_all_is_lost_and_brought_back(production: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    lost = production.kept.need("mlflow_admin_password")
+    shutil.rmtree(production.root)
+    done = production.command("restore", production.kept_at)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (production.root / "databases" / "mlflow.dump").exists()
+    production.up()
+    assert not list((production.root / "databases").iterdir())
+    assert production.kept.need("mlflow_admin_password") != lost
+    where = production.where
+    url = f"{where.mlflow}/api/2.0/mlflow/users/current"
+    admin = production.kept.need("mlflow_admin_password")
+    assert [production.status(url, "admin", password) for password in (admin, lost)] == [200, 401]
+    assert {user: production.status(url, user) for user in PEOPLE} == dict.fromkeys(PEOPLE, 200)
+    # Somebody whom the plant's administrator made has the password of before.
+    assert production.status(url, "inspector-7", "a-long-password-of-theirs") == 200
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "softad")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", production.kept.need("mlflow_softad_password"))
+    registry = MlflowClient(where.mlflow)
+    assert registry.get_registered_model("line-a").aliases == {"champion": "1"}
+    version = registry.get_model_version("line-a", "1")
+    assert registry.get_run(version.run_id).data.metrics
+    verified = production.command("audit", "verify")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert production.command("status", "--config", production.config).returncode == 0
