@@ -29,6 +29,7 @@ from flows.lineage import settings_as_recorded
 from flows.promotions import APPROVED, DECIDED, MOVED, ROLLED_BACK
 from flows.trainings import LINEAGE, SETTINGS, training_of
 from flows.workspace import write_atomically
+from monitoring.words import LANGUAGES
 from softad.contract import contract_of
 
 if TYPE_CHECKING:
@@ -116,24 +117,32 @@ def write_card(document: dict[str, Any], to: Path, *, language: str) -> Path:
 
 
 def card_beside_page(context: Context, version: str | None, *, now: datetime) -> str | None:
-    """Write the card of the version in use beside the page, and among the artifacts of its run, once.
+    """Write the card of the version in use beside the page, in every language, and among the artifacts of its run.
 
-    Returns the file's name; None where there is none, or it cannot be made now: the page is written all the same.
+    Once for each version.
+
+    Returns
+    -------
+    The files' name before `.LANGUAGE.html`; None where there is none, or it cannot be made now: the page is written all
+    the same.
     """
     if version is None:
         return None
-    file = context.workspace.page / f"card-{version}.html"
-    if file.exists():
-        return file.name
+    name = f"card-{version}"
+    files = {language: context.workspace.page / f"{name}.{language}.html" for language in LANGUAGES}
+    if all(file.exists() for file in files.values()):
+        return name
     try:
         document = card_of(context, version, now=now)
         with tempfile.TemporaryDirectory() as folder:
-            write_card(document, Path(folder), language=context.settings.alerts.language)
+            for language in LANGUAGES:
+                write_card(document, Path(folder) / f"{name}.{language}.html", language=language)
             context.tracker.log_files(document["training"]["run"], Path(folder), "card")
-        write_card(document, file, language=context.settings.alerts.language)  # last: what died before is done again
+        for language, file in files.items():  # last: what died before is done again
+            write_card(document, file, language=language)
     except PipelineError:
         return None
-    return file.name
+    return name
 
 
 def slice_figures(

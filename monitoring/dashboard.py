@@ -82,6 +82,7 @@ def render_page(data: PageData, language: str = "en") -> str:
     return template.render(
         data=data,
         language=language,
+        languages=LANGUAGES,
         title=words("page", language)["title"].format(model=data.model),
         at=_moment(data.written_at),
         cards=[_card(name, points, data.ordinary) for name in FIGURES],

@@ -297,7 +297,8 @@ class PageData:
     carried: how the loss of the newest window is spread over its parts, and that of the reference.
     months: past and present months of which a page is kept beside this one, newest first, as "2026-03".
     inputs: what was unusual about the parts that the model in use has scored.
-    card: name of the file beside the page that holds the card of the model in use; None where there is none.
+    card: name, before `.LANGUAGE.html`, of the files beside the page that hold the card of the model in use; None where
+        there is none.
 
     >>> from datetime import UTC
     >>> PageData("line-a", datetime(2026, 4, 6, tzinfo=UTC)).status

@@ -70,10 +70,14 @@ def test_it_is_written_beside_the_page_once_and_kept_with_the_run(new_plant: Cal
     context = Context(plant.settings, plant.workspace)
     assert card_beside_page(context, None, now=now) is None
     assert card_beside_page(context, "7", now=now) is None
-    assert card_beside_page(context, "1", now=now) == "card-1.html"
-    file = plant.workspace.page / "card-1.html"
-    listed = plant.tracker.client.list_artifacts(run, "card")
-    assert [one.path for one in listed] == ["card/line-a-1.html"] and listed[0].file_size == file.stat().st_size
-    before = file.stat().st_mtime_ns
-    assert card_beside_page(context, "1", now=now) == "card-1.html" and file.stat().st_mtime_ns == before
-    assert "It has never been in use." in file.read_text(encoding="utf-8")
+    assert card_beside_page(context, "1", now=now) == "card-1"
+    files = [plant.workspace.page / f"card-1.{language}.html" for language in ("en", "ja")]
+    listed = {one.path: one.file_size for one in plant.tracker.client.list_artifacts(run, "card")}
+    assert listed == {f"card/{file.name}": file.stat().st_size for file in files}
+    before = [file.stat().st_mtime_ns for file in files]
+    assert card_beside_page(context, "1", now=now) == "card-1" and [file.stat().st_mtime_ns for file in files] == before
+    english, japanese = (file.read_text(encoding="utf-8") for file in files)
+    assert "It has never been in use." in english and '<html lang="ja">' in japanese
+    # One that is gone, as where a process died between the two, is written again.
+    files[1].unlink()
+    assert card_beside_page(context, "1", now=now) == "card-1" and files[1].exists()

@@ -129,7 +129,9 @@ def test_a_window_is_judged_once_and_the_same_cycle_again_writes_nothing(watched
     said = input_sentence(InputWarnings(**status["inputs"]), "en")
     assert said and said in page and said in status_lines(status)
     version = watched.context.tracker.champion()
-    assert f'<a href="card-{version}.html">' in page and Path(first.page).with_name(f"card-{version}.html").exists()
+    for language in ("en", "ja"):
+        assert f'<a class="{language}" href="card-{version}.{language}.html">' in page
+        assert Path(first.page).with_name(f"card-{version}.{language}.html").exists()
     before, runs = watched.context.store.versions(), watched.context.tracker.client.search_runs(["1"])
     assert nothing_done(watched.cycle(1))
     assert watched.context.store.versions() == before
