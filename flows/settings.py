@@ -105,6 +105,7 @@ class Task(Section):
     classes: list[str] = Field(default_factory=list, description="as text; a class not listed is quarantined")
     normal: str | None = Field(default=None, description="the class of good parts; all others are defects")
     tolerance: Positive | None = Field(default=None, description="regression: an error above it is a miss")
+    false_reject_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Task:

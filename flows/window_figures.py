@@ -120,7 +120,7 @@ def _hard_errors(
     settings: Settings, judged: pd.DataFrame, plain_losses: np.ndarray | None, plain_answers: np.ndarray | None
 ) -> HardErrors | None:
     """Errors on the hard rows; None where nothing says what an error is."""
-    from monitoring.hard_errors import FALSE_REJECTS, hard_errors, wrong_at
+    from monitoring.hard_errors import hard_errors, wrong_at
 
     task = settings.task
     said = "value" if task.kind == "regression" else ("prediction" if task.normal is None else SUSPICION)
@@ -133,11 +133,11 @@ def _hard_errors(
         if task.kind == "regression":
             return np.asarray(np.abs(answers - judged["label_value"].to_numpy(float)) > task.tolerance)
         if good is not None:
-            return wrong_at(answers, good)
+            return wrong_at(answers, good, task.false_reject_rate)
         return np.asarray(answers.astype(str) != judged["label"].astype(str).to_numpy())
 
     plain = None if plain_losses is None or plain_answers is None else wrong(plain_answers)
-    rate = FALSE_REJECTS if good is not None else None
+    rate = task.false_reject_rate if good is not None else None
     return hard_errors(judged["loss"], wrong(own.to_numpy()), plain_losses, plain, rate=rate)
 
 

@@ -15,9 +15,6 @@ from softad.recall import reject_threshold
 HARD_SHARE = 0.1
 """Hard is this share of the rows: those with the largest loss on average over both models, which favours neither."""
 
-FALSE_REJECTS = 0.01
-"""So many of the good parts may be rejected; models are compared at the same share of false rejects."""
-
 
 @dataclass(frozen=True)
 class HardErrors:
@@ -57,7 +54,7 @@ class HardErrors:
         return value, value - half, value + half
 
 
-def wrong_at(scores: npt.ArrayLike, good: npt.ArrayLike, rate: float = FALSE_REJECTS) -> npt.NDArray[np.bool_]:
+def wrong_at(scores: npt.ArrayLike, good: npt.ArrayLike, rate: float) -> npt.NDArray[np.bool_]:
     """Which rows are wrong where at most a share `rate` of the good ones is rejected.
 
     Parameters
@@ -105,14 +102,17 @@ def hard_errors(
 
 
 def together(windows: Iterable[HardErrors]) -> HardErrors | None:
-    """The windows that both models judged, as one; None where there is none.
+    """The windows that both models judged, as one, at the newest one's share of false rejects; None where there is none.
 
     >>> together([HardErrors(10, 4, 5, 0, 1), HardErrors(10, 2), HardErrors(30, 3, 3)])
     HardErrors(rows=40, errors=7, plain_errors=8, only=0, plain_only=1, rate=None)
+    >>> together([HardErrors(10, 4, 5, 0, 1, 0.05), HardErrors(30, 3, 3, rate=0.01)]).rows
+    30
     """
-    known = [one for one in windows if one.plain_errors is not None]
-    if not known:
+    judged = [one for one in windows if one.plain_errors is not None]
+    if not judged:
         return None
+    known = [one for one in judged if one.rate == judged[-1].rate]
     return HardErrors(
         sum(one.rows for one in known), sum(one.errors for one in known), sum(one.plain_errors or 0 for one in known),
         sum(one.only for one in known), sum(one.plain_only for one in known), known[-1].rate,
