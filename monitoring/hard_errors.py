@@ -102,7 +102,7 @@ def hard_errors(
 
 
 def together(windows: Iterable[HardErrors]) -> HardErrors | None:
-    """The windows that both models judged, as one, at the newest one's share of false rejects; None where there is none.
+    """The windows that both models judged, as one, at the newest one's share of false rejects; None without any.
 
     >>> together([HardErrors(10, 4, 5, 0, 1), HardErrors(10, 2), HardErrors(30, 3, 3)])
     HardErrors(rows=40, errors=7, plain_errors=8, only=0, plain_only=1, rate=None)
