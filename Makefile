@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # `make search` runs the property tests on new random examples; what fails becomes an `@example`.
 # `make screenshots` takes the pictures of docs/ from the page of a demo, in the system's Chromium.
-.PHONY: demo test faults soak browser screenshots search up containers bench check sbom install clean
+.PHONY: demo test faults faults-servers soak browser screenshots search up containers bench check sbom install clean
 
 install: $(STAMP)
 
@@ -44,6 +44,11 @@ search: $(STAMP)
 # Processes that die at every write, and cycles killed at random; `ONLY="ingest, person: close"`, `KILLS=150 SEED=7` say less.
 faults: $(STAMP)
 	@$(BIN)/python -m tests.faults.matrix $(if $(ONLY),--only "$(ONLY)")
+	@$(if $(ONLY),,$(BIN)/python -m tests.faults.servers)
+
+# The second half of `make faults` alone: real processes, killed with -9; needs PostgreSQL's programs on the path.
+faults-servers: $(STAMP)
+	@$(BIN)/python -m tests.faults.servers $(if $(ONLY),--only "$(ONLY)")
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.faults.soak --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED))

@@ -1,20 +1,22 @@
 """Fault points: a place before and after everything that this process writes, where a test may let it die.
 
-Nothing of the product knows of them: the writes themselves are wrapped. `SOFTAD_TEST_FAULT` holds a number, or the
-words of a write; `softad` never reads it.
+Nothing of the product knows of them: the writes themselves are wrapped. A flow run that a worker starts is held at a
+point by two variables that only `tests/faults/hook/sitecustomize.py` reads; `softad` never does.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FAULT = "SOFTAD_TEST_FAULT"
-"""`17`: die before the 17th write, from 0. `before:WORDS` or `after:WORDS`: at the first write that begins so."""
+HOLD, HOLD_MARK = "SOFTAD_TEST_HOLD", "SOFTAD_TEST_HOLD_MARK"
+HELD_SECONDS = 120.0
 CRASHED = 77
+"""Status of a process that died at a point."""
 
 _STAGES = {
     "stage rows": "ingest", "append inspections": "ingest", "append files": "ingest", "archive": "ingest",
@@ -66,7 +68,7 @@ def dying(point: str | int) -> Callable[[], None]:
     else:
         when, _, wanted = str(point).partition(":")
         if when not in {"before", "after"} or not wanted:
-            raise ValueError(f"{FAULT} must be a number, before:WRITE or after:WRITE, not {point!r}")
+            raise ValueError(f"a point must be a number, before:WRITE or after:WRITE, not {point!r}")
         after = when == "after"
     seen = 0
 
@@ -80,10 +82,35 @@ def dying(point: str | int) -> Callable[[], None]:
     return watched(look)
 
 
+def holding(point: str, mark: Path) -> Callable[[], None]:
+    """From now on wait at a point, once, until somebody has done their worst to this process or those around it.
+
+    Parameters
+    ----------
+    point: `before:WORDS` or `after:WORDS`.
+    mark: gets this process's number at the point; where it is removed, the process goes on.
+    """
+    when, _, wanted = point.partition(":")
+    held = False
+
+    def look(what: str, done: bool) -> None:
+        nonlocal held
+        if held or done != (when == "after") or not what.startswith(wanted):
+            return
+        held = True
+        mark.with_suffix(".part").write_text(str(os.getpid()))
+        mark.with_suffix(".part").rename(mark)
+        until = time.monotonic() + HELD_SECONDS
+        while mark.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+
+    return watched(look)
+
+
 def from_environment() -> None:
-    """As `dying`, where the variable is set; for processes that a test starts and does not fork."""
-    if os.environ.get(FAULT):
-        dying(os.environ[FAULT])
+    """As `holding`, where the variables are set; for processes that a test starts and does not fork."""
+    if os.environ.get(HOLD):
+        holding(os.environ[HOLD], Path(os.environ[HOLD_MARK]))
 
 
 def watched(look: Callable[[str, bool], None]) -> Callable[[], None]:
