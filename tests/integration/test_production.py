@@ -331,6 +331,6 @@ def test_all_is_lost_and_brought_back(production: Production, monkeypatch: pytes
     assert registry.get_registered_model("line-a").aliases == {"champion": "1"}
     version = registry.get_model_version("line-a", "1")
     assert registry.get_run(version.run_id).data.metrics
-    verified = production.command("audit", "verify")
+    verified = production.command("audit", "verify", "--config", production.config)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert production.command("status", "--config", production.config).returncode == 0
