@@ -64,9 +64,8 @@ def find_id(columns: Sequence[Column], asked: str | None, *, image: str | None, 
     """
     if asked is not None:
         column = find_column(columns, asked, option="--id", data=data)
-        twice = column.filled - column.distinct
-        if column.missing or twice:
-            odd = f"{twice:,} rows repeat an id of another row" if twice else f"{column.missing:,} rows have none"
+        if column.rows > column.distinct:
+            odd = _without_own_id(column)
             return Choice(asked, f"id: {asked!r}, as you named it; {odd}, and such rows will be held in quarantine.")
         return Choice(asked, f"id: {asked!r}, as you named it.")
     scored = [(_id_score(column, image), -column.position, column) for column in columns]
@@ -87,16 +86,19 @@ def _nearly_an_id(columns: Sequence[Column]) -> Choice:
     if not called:
         return Choice(None, f"{sentence}.")
     column = max(called, key=lambda column: (strength(column.name, IDENTIFIER), -column.position))
-    twice = column.filled - column.distinct
-    odd = [f"{twice:,} rows repeat one of another row"] * (twice > 0) + [f"{column.missing:,} rows have none"] * (
-        column.missing > 0
-    )
-    if twice + column.missing > FEW_WITHOUT_ID * column.rows:
-        return Choice(None, f"{sentence}; {column.name!r} is called one, but {' and '.join(odd)} (--id takes it).")
+    odd = _without_own_id(column)
+    if column.rows - column.distinct > FEW_WITHOUT_ID * column.rows:
+        return Choice(None, f"{sentence}; {column.name!r} is called one, but {odd} (--id takes it).")
     return Choice(
-        column.name,
-        f"id: {column.name!r}; {' and '.join(odd)}: such rows will be held in quarantine unless they are alike.",
+        column.name, f"id: {column.name!r}; {odd}: such rows will be held in quarantine unless they are alike."
     )
+
+
+def _without_own_id(column: Column) -> str:
+    """How many rows a column does not name, of one that is no id of every row."""
+    twice = column.filled - column.distinct
+    repeated = [f"{twice:,} rows repeat an id of another row"] if twice else []
+    return " and ".join([*repeated, *([f"{column.missing:,} rows have none"] if column.missing else [])])
 
 
 def _id_score(column: Column, image: str | None) -> float:

@@ -38,7 +38,7 @@ def test_a_serial_that_is_an_id_but_for_some_rows(tmp_path: Path, repeated: int,
     assert proposal.settings.data.id == ("serial" if chosen else None)
     [note] = [note.text for note in proposal.notes if note.topic == "id" and note.text.startswith("id:")]
     if repeated:
-        assert f"{repeated:,} rows repeat one of another row" in note
+        assert f"{repeated:,} rows repeat an id of another row" in note
     if empty:
         assert f"{empty:,} rows have none" in note
     assert ("will be held in quarantine unless they are alike" if chosen else "--id takes it") in note
