@@ -7,7 +7,6 @@ an alert takes no lock) is in it wholly or is as if the process had died between
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 
 from flows import database_backup
 from flows.archive import check_name, unpack, writing
-from flows.credentials import FOLDER, Secrets
+from flows.credentials import Secrets
 from flows.errors import BadConfig, BadInput, PipelineError, Refused, Unavailable
 from flows.relocation import relocate
 from flows.schemas import TABLES
@@ -166,7 +165,7 @@ def _ordered(root: Path) -> Iterator[Path]:
         parts = path.relative_to(root).parts
         if parts[0] in LEFT_OUT or path.is_symlink() or not path.is_file():
             continue
-        if path.name.endswith((".part", ".lock", "-wal", "-shm", "-journal")):
+        if path.name.endswith((".part", ".lock", "-wal", "-shm", "-journal", ".loading")):
             continue
         if parts[0] == "run" and not path.name.endswith(".trouble.json"):
             continue
@@ -220,8 +219,7 @@ def _dumps(root: Path, models: Sequence[Settings], folder: Path) -> tuple[list[P
     in_postgres = [one for one in models if database_backup.in_postgres(one)]
     if (root / "postgres" / "ready").exists():
         # Whether or not a config was named: the workspace's own database is a part of it.
-        named = os.environ.get(FOLDER)
-        kept = Secrets.of(in_postgres[0], root) if in_postgres else Secrets(Path(named) if named else root / "secrets")
+        kept = Secrets.of(in_postgres[0] if in_postgres else None, root)
         return database_backup.dump(root, None, kept, folder), []
     for one in in_postgres:
         if one.services.postgres is None:

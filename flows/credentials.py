@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from flows.errors import BadConfig
+from flows.sections import Services
 from flows.settings import Settings
 from flows.workspace import write_atomically
 
@@ -50,10 +51,10 @@ class Secrets:
         self._environment = os.environ if environment is None else environment
 
     @classmethod
-    def of(cls, settings: Settings, root: Path) -> Secrets:
-        """Those of a workspace with this config."""
+    def of(cls, settings: Settings | None, root: Path) -> Secrets:
+        """Those of a workspace with this config; None: where they are unless a config says otherwise."""
         named = os.environ.get(FOLDER)
-        return cls(Path(named) if named else root / settings.services.secrets)
+        return cls(Path(named) if named else root / (settings.services if settings else Services()).secrets)
 
     def __repr__(self) -> str:
         """The folder alone."""

@@ -42,6 +42,8 @@ def in_postgres(settings: Settings) -> bool:
 def dump(root: Path, elsewhere: str | None, kept: Secrets, folder: Path) -> list[Path]:
     """Write each of MLflow's databases into a file in `folder`, as of one moment each.
 
+    Not one that a restore brought and no start has loaded yet: that file lies in the workspace, and is kept with it.
+
     Parameters
     ----------
     elsewhere: address of a server of the plant's; None: the workspace's own, which is started for so long where it
@@ -53,8 +55,11 @@ def dump(root: Path, elsewhere: str | None, kept: Secrets, folder: Path) -> list
     Unavailable: the server does not answer, or refuses.
     """
     found: list[Path] = []
+    wanted = [name for name in postgres.DATABASES[ROLE] if not (root / FOLDER / f"{name}.dump").exists()]
+    if not wanted:
+        return found
     with _serving(root, elsewhere, kept) as server:
-        for database in postgres.DATABASES[ROLE]:
+        for database in wanted:
             path = folder / f"{database}.dump"
             arguments = ["--format=custom", "--no-owner", "--no-privileges", f"--file={path}", database]
             _run("pg_dump", server, arguments, kept)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from flows import workspace as workspaces
 from flows.archive import unpack
 from flows.audit import verify
+from flows.backup import back_up
 from flows.cli import app
 from flows.context import Context, open_context
 from flows.cycle import run_steps
@@ -285,3 +286,16 @@ def test_a_newer_backup_is_refused(root: Path, tmp_path: Path, monkeypatch: pyte
     assert refused.exit_code == 2
     assert "made by a newer version" in refused.stderr
     assert issubclass(Refused, PipelineError)
+
+
+def test_a_database_that_no_start_has_loaded_yet_is_kept_as_it_lies(first: Path, tmp_path: Path) -> None:
+    waiting = first / "databases"
+    waiting.mkdir()
+    for name in ("mlflow.dump", "mlflow_auth.dump", "mlflow.loading"):
+        (waiting / name).write_text(name)
+    (first / "postgres").mkdir()
+    (first / "postgres" / "ready").touch()
+    # The server is not asked: it does not have yet what lies here.
+    back_up(first, tmp_path / "kept.tar.gz", now=datetime(2026, 5, 1, tzinfo=UTC))
+    kept = [name for name in unpack(tmp_path / "kept.tar.gz")["files"] if name.startswith("databases/")]
+    assert sorted(kept) == ["databases/mlflow.dump", "databases/mlflow_auth.dump"]
