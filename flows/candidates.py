@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,28 @@ def threads(prepared: Prepared, settings: Settings) -> int:
     return 1 if prepared.train[0].ndim == 2 else configured
 
 
+WORTH_A_PROCESS = 1_000_000
+"""Rows times epochs times models from which a further process is worth its start, which takes seconds."""
+
+LARGEST_COPY = 2**29
+"""Bytes of prepared rows from which each process's copy of them would be too much."""
+
+
+def processes(prepared: Prepared, settings: Settings, models: int) -> int:
+    """How many models are trained at a time: as configured, or, where the config says nothing, one a core.
+
+    One only where a training has the cores, or an accelerator, to itself, or where there is little to do.
+    """
+    training = settings.training
+    if training.processes is not None:
+        return training.processes
+    rows = prepared.train[0]
+    little = len(rows) * training.epochs * models < WORTH_A_PROCESS
+    if little or training.device != "cpu" or threads(prepared, settings) > 1 or rows.nbytes > LARGEST_COPY:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def prepare_rows(
     train: pd.DataFrame, validation: pd.DataFrame, settings: Settings, images: Callable[[str], bytes] | None
 ) -> Prepared:
@@ -136,8 +159,8 @@ def fit_candidates(
     BadConfig: the reference, or all of the others, diverged.
     """
     from softad import Mean, SoftAD
-    from softad.bundle import train_prepared
     from softad.pilot_criteria import criterion_named
+    from softad.together import Job, train_all
     from softad.training import TrainingDiverged
 
     training = settings.training
@@ -147,23 +170,32 @@ def fit_candidates(
         for theta in dict.fromkeys(training.thetas)
     ]
     criteria += [(name, criterion_named(name)) for name in dict.fromkeys(training.objectives)]
+    arguments: dict[str, Any] = {
+        "model": training.model, "hidden": training.hidden,
+        "embedding": "auto" if training.embedding == "none" else training.embedding,
+        "epochs": training.epochs, "patience": training.patience,
+        "batch_size": batch_size(len(prepared.train[1]), settings), "optimizer": training.optimizer,
+        "learning_rate": training.learning_rate, "weight_decay": training.weight_decay, "seed": training.seed,
+        "threads": threads(prepared, settings), "device": training.device,
+    }  # fmt: skip
+
+    def starting(number: int) -> None:
+        if progress is not None:
+            progress(f"training {criteria[number][0]} ({number + 1} of {len(criteria)})")
+
+    trained = train_all(
+        prepared,
+        [Job(criterion, arguments) for _, criterion in criteria],
+        processes=processes(prepared, settings, len(criteria)),
+        starting=starting,
+    )
     found: list[Candidate] = []
     lost: list[Diverged] = []
-    for number, (name, criterion) in enumerate(criteria, start=1):
-        if progress is not None:
-            progress(f"training {name} ({number} of {len(criteria)})")
-        try:
-            bundle, result = train_prepared(
-                prepared, model=training.model, hidden=training.hidden,
-                embedding="auto" if training.embedding == "none" else training.embedding,
-                criterion=criterion, epochs=training.epochs, patience=training.patience,
-                batch_size=batch_size(len(prepared.train[1]), settings), optimizer=training.optimizer,
-                learning_rate=training.learning_rate, weight_decay=training.weight_decay, seed=training.seed,
-                threads=threads(prepared, settings), device=training.device,
-            )  # fmt: skip
-        except TrainingDiverged as error:
-            lost.append(Diverged(name, str(error)))
+    for (name, criterion), outcome in zip(criteria, trained, strict=True):
+        if isinstance(outcome, TrainingDiverged):
+            lost.append(Diverged(name, str(outcome)))
             continue
+        bundle, result = outcome
         # What was "auto" is known now; the model keeps the numbers.
         level, scale = (criterion.theta, criterion.sigma) if isinstance(criterion, SoftAD) else (None, None)
         bundle = replace(bundle, metadata={**metadata, "theta": level, "sigma": scale})

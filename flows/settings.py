@@ -159,6 +159,7 @@ class Training(Section):
     min_rows: Annotated[int, Field(ge=20)] = 200
     seed: int = 0
     threads: Annotated[int, Field(ge=1)] = 2
+    processes: Annotated[int, Field(ge=1, le=64)] | None = None
     device: str = "cpu"
     split: Split = Split()
 

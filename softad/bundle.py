@@ -6,7 +6,7 @@ The module that MLflow is pointed at, too: ``loader_module="softad.bundle"``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,16 @@ from softad.training import Epoch, FitResult, OptimizerFactory, fit
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ModelBundle", "Predictions", "Prepared", "_load_pyfunc", "prepare", "train_bundle", "train_prepared"]
+__all__ = [
+    "ModelBundle",
+    "Predictions",
+    "Prepared",
+    "_load_pyfunc",
+    "prepare",
+    "train_bundle",
+    "train_prepared",
+    "untrained",
+]
 
 Part = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 """Features and targets."""
@@ -104,6 +113,56 @@ def prepare(
     )
 
 
+def untrained(
+    prepared: Prepared,
+    *,
+    model: str = "mlp",
+    hidden: Sequence[int] = (64, 64),
+    embedding: Literal["auto"] | int = "auto",
+    seed: int = 0,
+    metadata: dict[str, Any] | None = None,
+) -> ModelBundle:
+    """A model for prepared rows with the weights that `seed` gives; the arguments are those of `train_prepared`.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"x": [0.0, 1.0]})
+    >>> rows = prepare(frame, ["ok", "bad"], frame, ["ok", "bad"], task="classification", classes=["ok", "bad"],
+    ...     numeric=["x"], categorical=[])
+    >>> untrained(rows, model="linear").model_spec["outputs"]
+    2
+
+    Raises
+    ------
+    ValueError: the model is unknown, or does not fit the rows.
+    """
+    kept = prepared.preprocessor
+    image = kept.image_shape if kept.image_shape != kept.input_shape else None
+    outputs = len(prepared.classes) if prepared.classes is not None else 1
+    spec = {
+        "name": model,
+        "inputs": list(kept.input_shape),
+        "outputs": outputs,
+        "hidden": list(hidden),
+        "image": None if image is None else list(image),
+    }
+    if kept.categories:
+        spec |= {"categories": [list(pair) for pair in kept.categories], "embedding": embedding}
+    network = build_model(
+        model, inputs=kept.input_shape, outputs=outputs, hidden=hidden, image=image, categories=kept.categories,
+        embedding=embedding, seed=seed,
+    )  # fmt: skip
+    return ModelBundle(
+        task=prepared.task,
+        model=network,
+        model_spec=spec,
+        preprocessor=kept,
+        classes=prepared.classes,
+        temperature=1.0,
+        target_scale=prepared.target_scale,
+        metadata=metadata or {},
+    )
+
+
 def train_prepared(
     prepared: Prepared,
     *,
@@ -133,24 +192,9 @@ def train_prepared(
     ------
     ValueError, TrainingDiverged: as `softad.training.fit` does.
     """
-    kept = prepared.preprocessor
-    image = kept.image_shape if kept.image_shape != kept.input_shape else None
-    outputs = len(prepared.classes) if prepared.classes is not None else 1
-    spec = {
-        "name": model,
-        "inputs": list(kept.input_shape),
-        "outputs": outputs,
-        "hidden": list(hidden),
-        "image": None if image is None else list(image),
-    }
-    if kept.categories:
-        spec |= {"categories": [list(pair) for pair in kept.categories], "embedding": embedding}
-    network = build_model(
-        model, inputs=kept.input_shape, outputs=outputs, hidden=hidden, image=image, categories=kept.categories,
-        embedding=embedding, seed=seed,
-    )  # fmt: skip
+    bundle = untrained(prepared, model=model, hidden=hidden, embedding=embedding, seed=seed, metadata=metadata)
     result = fit(
-        network,
+        bundle.model,
         *prepared.train,
         criterion=criterion,
         base_loss="cross_entropy" if prepared.task == "classification" else "squared",
@@ -167,17 +211,8 @@ def train_prepared(
         checkpoint=checkpoint,
         progress=progress,
     )
-    bundle = ModelBundle(
-        task=prepared.task,
-        model=network.cpu(),
-        model_spec=spec,
-        preprocessor=kept,
-        classes=prepared.classes,
-        temperature=result.temperature,
-        target_scale=prepared.target_scale,
-        metadata=metadata or {},
-    )
-    return bundle, result
+    bundle.model.cpu()
+    return replace(bundle, temperature=result.temperature), result
 
 
 def train_bundle(

@@ -28,6 +28,7 @@ class TrainingDiverged(RuntimeError):
     ----------
     epoch, step: where, counted from 1.
     loss: the objective there, or the loss of `row`.
+    what: what is not finite, in words.
     row: the training row whose loss it was, from 0; None where no single row is known.
     """
 
@@ -36,7 +37,7 @@ class TrainingDiverged(RuntimeError):
             f"training diverged in epoch {epoch}, step {step}: {what} is {loss}; "
             "lower the learning rate, set clip, or look for extreme values in the features"
         )
-        self.epoch, self.step, self.loss, self.row = epoch, step, loss, row
+        self.epoch, self.step, self.loss, self.what, self.row = epoch, step, loss, what, row
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from flows.candidates import choose, fit_candidates, prepare_rows
+from flows import candidates as module
+from flows.candidates import choose, fit_candidates, prepare_rows, processes
 from flows.settings import Settings, explain
 from softad.criteria import AUTO_SHARE
 
@@ -42,6 +43,31 @@ def test_candidates_learn_from_categories(embedding: str | int) -> None:
     assert chosen.balanced_accuracy is not None
     assert chosen.balanced_accuracy > 0.9
     assert ("categories" in chosen.bundle.model_spec) == (embedding != "none")
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ({"epochs": 600}, 3),
+        ({"epochs": 600, "processes": 1}, 1),
+        ({"epochs": 1, "processes": 2}, 2),
+        ({"epochs": 1}, 1),  # not worth a process
+        ({"epochs": 600, "threads": 2}, 1),  # the cores are taken
+        ({"epochs": 600, "device": "cuda"}, 1),
+    ],
+)
+def test_models_are_trained_side_by_side_where_cores_would_be_idle(
+    training: dict[str, Any], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: {0, 1, 2})
+    settings = Settings.model_validate({**CONFIG, "training": {"hidden": [16], **training}})
+    assert processes(prepare_rows(rows(0), rows(1), settings, None), settings, 4) == expected
+
+
+def test_rows_that_would_be_too_much_to_copy_are_trained_on_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.model_validate({**CONFIG, "training": {"epochs": 600}})
+    monkeypatch.setattr(module, "LARGEST_COPY", 1000)
+    assert processes(prepare_rows(rows(0), rows(1), settings, None), settings, 4) == 1
 
 
 def test_levels_and_scale_from_the_losses_seen() -> None:
