@@ -57,14 +57,7 @@ def settle_repeats(staged: Staging, broken_ids: np.ndarray) -> list[Conflict]:
     ----------
     broken_ids: hashes of the ids of rows that were held before.
     """
-    order = np.argsort(staged.ids, kind="stable")
-    ordered = staged.ids[order]
-    repeated = np.zeros(len(order), dtype=bool)
-    same_as_next = ordered[1:] == ordered[:-1]
-    repeated[1:] |= same_as_next
-    repeated[:-1] |= same_as_next
-    repeated[np.isin(ordered, broken_ids[broken_ids != 0])] = True
-    candidates = np.sort(order[repeated & (ordered != 0)])
+    candidates = _repeated(staged.ids, broken_ids)
     if not len(candidates):
         return []
     # Hashes of different ids could agree by chance, so the few candidates are told apart by the ids themselves.
@@ -86,6 +79,28 @@ def settle_repeats(staged: Staging, broken_ids: np.ndarray) -> list[Conflict]:
         for index, own in zip(members, numbers, strict=True):
             conflicts.append(Conflict(index, name, tuple([other for other in numbers if other != own][:5])))
     return conflicts
+
+
+_BLOCK = 1_000_000
+
+
+def _repeated(ids: np.ndarray, broken_ids: np.ndarray) -> np.ndarray:
+    """Positions, in order, of ids that stand there more than once or are among the broken ones; 0 is no id.
+
+    >>> _repeated(np.array([5, 0, 7, 5, 0, 9], dtype=np.uint64), np.array([9, 0], dtype=np.uint64))
+    array([0, 3, 5])
+    """
+    ordered = np.sort(ids)
+    values = np.unique(np.concatenate([ordered[1:][ordered[1:] == ordered[:-1]], broken_ids]))
+    values = values[values != 0]
+    del ordered
+    found = [np.zeros(0, dtype=np.int64)]
+    # By block: a file of millions of rows has few such ids, and whole columns beside each other take much memory.
+    for start in range(0, len(ids) if len(values) else 0, _BLOCK):
+        some = ids[start : start + _BLOCK]
+        place = np.searchsorted(values, some).clip(max=len(values) - 1)
+        found.append(start + np.flatnonzero(values[place] == some))
+    return np.concatenate(found)
 
 
 def content_ids(staged: Staging) -> np.ndarray:

@@ -239,44 +239,41 @@ def describe(item: Held) -> str:
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one made by another thread while this one is worked on.
+    """The same items, the next one made by another thread while this one is worked on, and no more than that one.
 
     >>> list(ahead(iter([1, 2, 3])))
     [1, 2, 3]
     """
-    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
+    made: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    # One that waits beside the one being worked on is memory for nothing.
+    wanted = threading.Semaphore(1)
     stopped = threading.Event()
-
-    def put(entry: tuple[T | None, BaseException | None]) -> None:
-        while not stopped.is_set():
-            try:
-                made.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-            return
 
     def work() -> None:
         try:
-            for item in items:
-                put((item, None))
+            while True:
+                wanted.acquire()
                 if stopped.is_set():
                     return
-            put((None, StopIteration()))
-        except BaseException as error:  # handed over, and raised where the items are used
-            put((None, error))
+                made.put((next(items), None))
+        except BaseException as error:  # the end among them; handed over, and raised where the items are used
+            made.put((None, error))
 
     worker = threading.Thread(target=work, name="reader", daemon=True)
     worker.start()
     try:
-        for _ in itertools.count():
+        while True:
             item, error = made.get()
             if isinstance(error, StopIteration):
                 return
             if error is not None:
                 raise error
+            wanted.release()
             yield item  # type: ignore[misc]
+            item = None
     finally:
         stopped.set()
+        wanted.release()
         worker.join()
 
 

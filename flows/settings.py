@@ -127,7 +127,7 @@ class Ingest(Section):
     expectations: Path | None = Field(default=None, description="YAML suite, relative to the config file")
     max_bad_share: Share = 0.2
     settle_seconds: Annotated[float, Field(ge=0.0)] = 2.0
-    chunk_rows: Annotated[int, Field(ge=100)] = 100_000
+    chunk_rows: Annotated[int, Field(ge=100)] = 150_000
 
 
 class Split(Section):

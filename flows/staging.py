@@ -23,6 +23,9 @@ TAKEN, SKIPPED, HELD = 0, 1, 2
 
 _BATCH = 16_384
 
+_PIECE = 50_000
+"""Rows of a file in staging: who writes them to a table holds a few such files, whatever the chunks were."""
+
 
 class Staging:
     """The rows of one file that passed every check of a single row.
@@ -55,13 +58,15 @@ class Staging:
             "_hash_2", pa.array(content[:, 1])
         )
         self.schema = table.schema
-        if table.num_rows:
+        for start in range(0, table.num_rows, _PIECE):
+            piece = table.slice(start, _PIECE)
             with (
                 pa.OSFile(str(self._path(len(self._lengths))), "wb") as sink,
                 pa.ipc.new_file(sink, self.schema) as out,
             ):
-                out.write_table(table)
-            self._lengths.append(table.num_rows)
+                out.write_table(piece)
+            self._lengths.append(piece.num_rows)
+        if table.num_rows:
             self._rows.append(table["_row"].to_numpy().astype(np.uint32))
             self._ids.append(ids)
 
@@ -78,7 +83,7 @@ class Staging:
         return int(sum(self._lengths))
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[tuple[slice, pa.Table]]:
-        """(its slice of all rows, the rows) for each chunk; only some columns where they are named."""
+        """(its slice of all rows, the rows) for each file of the staging; only some columns where they are named."""
         start = 0
         for number, length in enumerate(self._lengths):
             options = None
@@ -92,7 +97,7 @@ class Staging:
     def stream(
         self, build: Callable[[slice, pa.Table], pa.Table | None], columns: Sequence[str] | None = None
     ) -> pa.RecordBatchReader:
-        """The rows as a stream, one chunk in memory at a time.
+        """The rows as a stream, one file of the staging in memory at a time.
 
         Parameters
         ----------

@@ -108,8 +108,7 @@ class Checker:
         self._definition = asset.add_batch_definition_whole_dataframe("all")
         self._zones = dict(time_columns or {})
         self._expectations = {rule.name: self._build(rule) for rule in self.plan}
-        row_rules = [self._expectations[rule.name] for rule in self.of("row")]
-        self._row_suite = gx.ExpectationSuite(name="rows", expectations=row_rules)
+        self._groups = _grouped(self.of("row"))
 
     def of(self, *kinds: str) -> list[Rule]:
         """The rules of these kinds, in the suite's order."""
@@ -153,15 +152,20 @@ class Checker:
         ------
         BadConfig: a rule could not be evaluated; the sentence names it.
         """
-        rules = {rule.name: rule for rule in self.of("row")}
+        rules = self.of("row")
         if not rules or frame.empty:
             return []
-        with self._batch(frame) as batch:
-            outcome = batch.validate(self._row_suite, result_format={"result_format": "BOOLEAN_ONLY"})
-            self._refuse_errors(outcome.results)
-            failing = [r.expectation_config.meta["rule"] for r in outcome.results if not r.success]
-            # Listing the failing rows is dear, so only the few rules that fail are asked again.
-            return self._failing_rows(batch, frame, [rules[name] for name in rules if name in failing])
+        found: dict[str, RuleFailures] = {}
+        for group in self._groups if len(frame) >= _MANY_ROWS else [rules]:
+            columns = _columns_of(group)
+            part = frame if columns is None or len(frame) < _MANY_ROWS else frame[columns]
+            with self._batch(part) as batch:
+                results = self._validated(batch, group, {"result_format": "BOOLEAN_ONLY"})
+                # Listing the failing rows is dear, so only the few rules that fail are asked again.
+                failing = [rule for rule in group if not results[rule.name].success]
+                listed = self._validated(batch, failing, _COMPLETE) if failing else {}
+            found |= {rule.name: self._failures(rule, frame, listed[rule.name].result) for rule in failing}
+        return [found[rule.name] for rule in rules if rule.name in found]
 
     def whole(self, rule: Rule, frame: pd.DataFrame) -> RuleFailures | BrokenRule | None:
         """Check a rule that needs to see whole columns; None where it holds."""
@@ -226,18 +230,14 @@ class Checker:
             # Failing rows are listed by the index, which has to count them.
             yield self._definition.get_batch(batch_parameters={"dataframe": frame.reset_index(drop=True)})
 
-    def _failing_rows(self, batch: Any, frame: pd.DataFrame, rules: list[Rule]) -> list[RuleFailures]:
+    def _validated(self, batch: Any, rules: Sequence[Rule], result_format: dict[str, Any]) -> dict[str, Any]:
+        """What the library says of each rule, by its name."""
         import great_expectations as gx
 
-        expectations = [self._expectations[rule.name] for rule in rules]
-        if not expectations:
-            return []
-        outcome = batch.validate(
-            gx.ExpectationSuite(name="failing", expectations=expectations), result_format=_COMPLETE
-        )
+        suite = gx.ExpectationSuite(name="rows", expectations=[self._expectations[rule.name] for rule in rules])
+        outcome = batch.validate(suite, result_format=result_format)
         self._refuse_errors(outcome.results)
-        results = {result.expectation_config.meta["rule"]: result.result for result in outcome.results}
-        return [self._failures(rule, frame, results[rule.name]) for rule in rules]
+        return {result.expectation_config.meta["rule"]: result for result in outcome.results}
 
     def _failures(self, rule: Rule, frame: pd.DataFrame, result: Mapping[str, Any]) -> RuleFailures:
         listed = result.get("unexpected_index_list")
@@ -284,6 +284,45 @@ def check(frame: pd.DataFrame, suite: list[dict[str, Any]], *, source: str = "th
                 for row, value in zip(item.rows, item.values, strict=True)
             )
     return failures
+
+
+_MANY_ROWS = 20_000
+"""From so many on, rules are checked on their own columns: the library copies a whole frame for each rule."""
+
+_FEW_COLUMNS = 4
+"""Of a frame that is checked at once, where there are many rows: each frame has its own cost, too."""
+
+
+def _grouped(rules: Sequence[Rule]) -> list[list[Rule]]:
+    """Rules in groups that name few columns together; those with a condition on other columns are a group of all.
+
+    >>> rules = plan([{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": name}} for name in "abcde"]
+    ...              + [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "a", "max_value": 1}}])
+    >>> [[name for rule in group for name in rule.columns] for group in _grouped(rules)]
+    [['a', 'a', 'b', 'c', 'd'], ['e']]
+    """
+    alike: dict[tuple[str, ...], list[Rule]] = {}
+    for rule in rules:
+        if not rule.kwargs.get("row_condition"):
+            alike.setdefault(rule.columns, []).append(rule)
+    groups: list[list[Rule]] = []
+    named: set[str] = set()
+    for columns, some in alike.items():
+        if groups and len(named | set(columns)) <= _FEW_COLUMNS:
+            groups[-1] += some
+            named |= set(columns)
+        else:
+            groups.append(list(some))
+            named = set(columns)
+    conditional = [rule for rule in rules if rule.kwargs.get("row_condition")]
+    return [*groups, conditional] if conditional else groups
+
+
+def _columns_of(rules: Sequence[Rule]) -> list[str] | None:
+    """The columns that a group needs; None for all, where one has a condition."""
+    if any(rule.kwargs.get("row_condition") for rule in rules):
+        return None
+    return list(dict.fromkeys(name for rule in rules for name in rule.columns))
 
 
 _LIMITS = {"min_value", "max_value"}
