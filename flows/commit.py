@@ -49,10 +49,10 @@ class Counts:
 
 def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
     """Write the rows, the quarantine and the labels of a file of inspections; each exactly once."""
-    staged, sha, spill = taken.staged, intake.form.sha, taken.staged.folder
+    staged, sha = taken.staged, intake.form.sha
     occurrences = None if intake.settings.data.id is not None else content_ids(staged)
     before = store.version_before("inspections", sha)
-    match = match_existing(store, before, staged, occurrences, spill)
+    match = match_existing(store, before, staged, occurrences)
     newest = store.sql("SELECT coalesce(max(_seq) + 1, 0) AS n FROM inspections", versions=_at("inspections", before))
     seq = sequence_numbers(match, staged, int(newest["n"].iloc[0]))
     labels_before = store.version_before("labels", sha)
@@ -65,7 +65,6 @@ def commit_inspections(intake: Intake, taken: Taken, store: Store) -> Counts:
         candidates,
         inline=True,
         regression=intake.settings.task.kind == "regression",
-        spill=spill,
     )
     fresh = staged.fate == TAKEN
 
@@ -116,9 +115,7 @@ def commit_labels(intake: Intake, taken: Taken, store: Store) -> Counts:
     before = store.version_before("labels", sha)
     regression = intake.settings.task.kind == "regression"
     candidates = staged.fate == TAKEN
-    match = match_labels(
-        store, before, staged, None, candidates, inline=False, regression=regression, spill=staged.folder
-    )
+    match = match_labels(store, before, staged, None, candidates, inline=False, regression=regression)
     staged.fate[candidates & ~match.write] = SKIPPED
     _commit_quarantine(intake, taken, store)
     if match.write.any():

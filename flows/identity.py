@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +82,8 @@ def settle_repeats(staged: Staging, broken_ids: np.ndarray) -> list[Conflict]:
 
 _BLOCK = 1_000_000
 
+_FEW_ROWS = 50_000
+
 
 def _repeated(ids: np.ndarray, broken_ids: np.ndarray) -> np.ndarray:
     """Positions, in order, of ids that stand there more than once or are among the broken ones; 0 is no id.
@@ -119,15 +120,31 @@ def id_texts(part: slice, table: pa.Table, occurrences: np.ndarray | None) -> pa
     return pc.binary_join_element_wise(hex_text(Staging.content(table)), numbers, "-")
 
 
-def match_existing(
-    store: Store, version: int | None, staged: Staging, occurrences: np.ndarray | None, spill: Path
-) -> Match:
+def beside_staged(
+    store: Store,
+    query: str,
+    versions: Mapping[str, int],
+    staged: Staging,
+    build: Callable[[slice, pa.Table], pa.Table | None],
+    columns: Sequence[str],
+) -> pa.Table:
+    """The answer to a query that joins tables with `staged`, what `build` makes of a file's rows.
+
+    A file of many rows is streamed, with a folder for what does not fit into memory; a table that few rows are looked
+    up in streams past them, whatever its size, and needs no engine of its own, which takes longer to start than that.
+    """
+    rows = staged.stream(build, columns)
+    if len(staged) > _FEW_ROWS:
+        return store.arrow(query, versions=versions, spill=staged.folder, staged=rows)
+    return store.arrow(query, versions=versions, staged=rows.read_all())
+
+
+def match_existing(store: Store, version: int | None, staged: Staging, occurrences: np.ndarray | None) -> Match:
     """Compare the staged rows with the newest version of every inspection, and mark those that are there already.
 
     Parameters
     ----------
     version: of the table, as it was before this file; None where there is no table.
-    spill: folder for what does not fit into memory.
     """
     count = len(staged)
     match = Match(np.ones(count, dtype=np.int32), np.full(count, -1, dtype=np.int64))
@@ -148,7 +165,7 @@ def match_existing(
             arg_max(i._hash, i._version) = any_value(staged._hash) AS same
         FROM staged JOIN (SELECT _id, _hash, _version, _seq FROM inspections) i USING (_id) GROUP BY staged.n
     """
-    found = store.arrow(query, versions={"inspections": version}, spill=spill, staged=staged.stream(keys, ID_COLUMNS))
+    found = beside_staged(store, query, {"inspections": version}, staged, keys, ID_COLUMNS)
     where = found["n"].to_numpy()
     same = found["same"].to_numpy()
     match.version[where] = found["top"].to_numpy() + np.where(same, 0, 1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from flows.coerce import as_text, numbers, times
 from flows.findings import Findings
-from flows.identity import ID_COLUMNS, id_texts
+from flows.identity import ID_COLUMNS, beside_staged, id_texts
 from flows.label_values import read_labels
 from flows.prepare import Prepared, add_swallowed, all_held, all_reasons
 from flows.readers import RawChunk
@@ -139,7 +138,6 @@ def match_labels(
     *,
     inline: bool,
     regression: bool,
-    spill: Path,
 ) -> LabelMatch:
     """Compare staged labels with the newest of their ids.
 
@@ -185,7 +183,7 @@ def match_labels(
             coalesce(arg_max({same}, l._version) FILTER (l._file IN ({_INLINE})), true) AS repeats
         FROM staged JOIN labels l USING (_id) GROUP BY n
     """  # noqa: S608 (only our own words)
-    found = store.arrow(query, versions={"labels": version}, spill=spill, staged=staged.stream(keys, [*STAGED, *extra]))
+    found = beside_staged(store, query, {"labels": version}, staged, keys, [*STAGED, *extra])
     where = found["n"].to_numpy()
     same, ever, repeats = (found[name].to_numpy() for name in ("same", "ever", "repeats"))
     skipped = staged.fate[where] == SKIPPED

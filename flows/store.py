@@ -22,7 +22,7 @@ from cachetools import LRUCache
 
 from flows.damage import refuse_empty_commits, refuse_log_without_start
 from flows.disk import translated
-from flows.engine import Engine, duckdb_type, quoted, selection
+from flows.engine import Engine, Layouts, duckdb_type, quoted, selection
 from flows.errors import BadConfig, Unavailable
 from flows.schemas import TABLES, as_arrow, conform, conform_stream, in_words, writing
 
@@ -70,6 +70,7 @@ class Store:
         self._engine = Engine()
         self._answers: LRUCache[Hashable, pa.Table] = LRUCache(ANSWERS, getsizeof=lambda answer: answer.nbytes)
         self._opened: dict[str, tuple[tuple[int, ...], DeltaTable]] = {}
+        self._layouts = Layouts()
 
     def append(self, table: str, frame: Any, *, key: str, distinct: Collection[str] = ()) -> bool:
         """Append rows exactly once for this table and key; `False`, and nothing written, when they are there already.
@@ -358,8 +359,7 @@ class Store:
             source = f'"_{table}_files"'
         else:
             # Delta Lake gives addresses, in which spaces and the like are escaped.
-            listed = ", ".join("'" + unquote(name).replace("'", "''") + "'" for name in files)
-            source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+            source = self._layouts.source([unquote(name) for name in files])
         extra = "".join(f", NULL::{duckdb_type(field.type)} AS {quoted(field.name)}" for field in absent)
         connection.execute(f"CREATE TEMP VIEW {quoted(table)} AS SELECT *{extra} FROM {source}")
 

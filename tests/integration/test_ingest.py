@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flows import identity
 from flows.errors import BadConfig, BadInput, Refused
 from flows.store import current_labels, current_rows
 
@@ -30,6 +31,12 @@ NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 def rows(first: int, last: int, *, x1: float = 1.0, ok: str = "0") -> str:
     return "".join(f"P{n},2026-04-01 10:{n % 60:02d},M{n % 3},{x1},{n},{ok}\n" for n in range(first, last + 1))
+
+
+@pytest.fixture(params=[identity._FEW_ROWS, 0], ids=["looked up", "streamed"])
+def joined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of few rows are compared with the tables in one way, those of many in another."""
+    monkeypatch.setattr(identity, "_FEW_ROWS", request.param)
 
 
 def test_a_file_is_taken_in_once(site: Any) -> None:
@@ -63,7 +70,7 @@ def test_what_a_row_looks_like_in_the_table(site: Any) -> None:
     assert (recorded["status"], recorded["read"], recorded["kind"], recorded["name"]) == ("accepted", 1, "inspections", "a.csv")  # fmt: skip
 
 
-def test_order_numbers_have_no_gap_and_corrections_keep_theirs(site: Any) -> None:
+def test_order_numbers_have_no_gap_and_corrections_keep_theirs(site: Any, joined: None) -> None:
     site.ingest(site.file("a.csv", HEADER + rows(1, 150) + "P900,bad date,M1,1,1,0\n"))
     report = site.ingest(site.file("b.csv", HEADER + rows(140, 145, x1=7.0) + rows(146, 160)))
     assert (report.read, report.accepted, report.corrections, report.duplicates) == (21, 16, 6, 5)
@@ -76,7 +83,7 @@ def test_order_numbers_have_no_gap_and_corrections_keep_theirs(site: Any) -> Non
     assert site.store.read("inspections", where="_id = 'P140'", order="_version")["x1"].tolist() == [1.0, 7.0]
 
 
-def test_a_correction_of_a_correction_and_back(site: Any) -> None:
+def test_a_correction_of_a_correction_and_back(site: Any, joined: None) -> None:
     for number, x1 in enumerate((1.0, 2.0, 1.0)):
         report = site.ingest(site.file(f"{number}.csv", HEADER + rows(1, 3, x1=x1) + rows(10 + number, 10 + number)))
         assert report.corrections == (3 if number else 0)
@@ -120,7 +127,7 @@ def test_japanese_files_of_a_japanese_plant(new_site: Callable[..., Any]) -> Non
     assert site.ingest(site.file("検査-utf8.csv", text)).duplicates == 2
 
 
-def test_rows_without_an_id_are_known_by_content_and_count(new_site: Callable[..., Any]) -> None:
+def test_rows_without_an_id_are_known_by_content_and_count(new_site: Callable[..., Any], joined: None) -> None:
     site = new_site(data={"id": None, "time": None, "window": {"rows": 50}})
     header, once, twice = "machine,x1,x2,ok\n", "M1,1,1,0\n", "M2,2,2,1\n"
     first = site.ingest(site.file("a.csv", header + once + twice + twice))

@@ -80,6 +80,18 @@ def test_columns_come_and_go(store: Store) -> None:
     assert {"Torque [Nm]", "検査; x,y={}()", "_id"} <= set(store.columns("inspections").names)
 
 
+def test_a_column_that_comes_later_is_there_in_a_store_that_read_before(store: Store) -> None:
+    for number in range(3):
+        store.append("inspections", inspections([f"a{number}"], seq=number, x=[1.0]), key=f"a{number}")
+    assert store.read("inspections", order="_seq")["x"].tolist() == [1.0] * 3
+    before = store.version("inspections")
+    store.append("inspections", inspections(["b"], seq=3, x=[2.0], y=["late"]), key="b")
+    found = store.read("inspections", order="_seq")
+    assert found["x"].tolist() == [1.0, 1.0, 1.0, 2.0]
+    assert found["y"].fillna("").tolist() == ["", "", "", "late"]
+    assert "y" not in store.read("inspections", version=before).columns
+
+
 def test_a_column_cannot_change_its_kind(store: Store) -> None:
     store.append("inspections", inspections(["a"], x=[1.5]), key="1")
     with pytest.raises(
