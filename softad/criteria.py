@@ -342,6 +342,8 @@ class SoftAD(Criterion):
         return sigma**2 * weighted_sum(self.transform.weights(losses, shares), rho((losses - theta) / sigma))
 
     def _in_use(self, losses: Tensor) -> tuple[float, float]:
+        if self._fixed_theta is not None and self._fixed_sigma is not None:
+            return self._fixed_theta, self._fixed_sigma
         if self._seen is None and self.learns:
             self._seen = float(losses.detach().double().mean())
         return cast("float", self.theta), cast("float", self.sigma)

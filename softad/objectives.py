@@ -20,6 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+_BATCH = 4096
+"""Rows up to which a dot product in single precision is exact enough."""
+
 Level = float | Tensor
 """A parameter: one number, or one a model, shape ``(..., 1)``."""
 
@@ -65,8 +68,13 @@ def mean_rho(losses: Tensor, theta: float, sigma: float, constant: float = 0.0) 
     factor = sigma / distance.size
     with np.errstate(invalid="ignore"):  # a loss that is not finite is named by the criterion
         length = np.hypot(distance, distance.dtype.type(sigma))
-        weights = distance / length * factor
-        value = float((distance * (distance / (length + sigma))).sum()) * factor + constant
+        weights = distance / length
+        weights *= factor
+        length += sigma
+        shares = np.divide(distance, length, out=length)
+        # A dot product adds up in single precision, which is exact enough for a batch only.
+        total = np.dot(distance, shares) if distance.size <= _BATCH else (distance * shares).sum()
+    value = float(total) * factor + constant
     result = weighted_sum(torch.from_numpy(weights), losses)
     result.data.fill_(value)
     return result
@@ -79,7 +87,7 @@ def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     tensor(1.5000)
     """
     # A dot product is one step for automatic differentiation, but adds up one by one in single precision.
-    return torch.dot(weights, values) if values.shape[0] <= 4096 else (weights * values).sum()
+    return torch.dot(weights, values) if values.shape[0] <= _BATCH else (weights * values).sum()
 
 
 def shares_of(weights: Tensor | None, losses: Tensor) -> Tensor | None:
