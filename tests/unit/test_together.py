@@ -111,6 +111,21 @@ def test_a_training_that_diverges_in_a_child_says_where(
         assert (one.epoch, one.step, one.row) == (other.epoch, other.step, other.row)
 
 
+def test_a_network_of_the_plants_own_is_found_by_a_child_too(
+    rows: Prepared, no_child_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plant_networks.py").write_text(
+        "from torch import nn\n\n\ndef small(inputs, outputs):\n    return nn.Linear(inputs[0], outputs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    # This process leaves all to the child, which is asked for the first time after the path was set.
+    taken = together._taken
+    monkeypatch.setattr(together, "_taken", lambda waiting, first=False: None if first else taken(waiting))
+    found = train_all(rows, jobs(model="plant_networks:small"), processes=2)
+    assert len(together._KEPT) == 1
+    assert [type(bundle.model).__name__ for bundle, _ in found] == ["Linear"] * 4
+
+
 def test_a_child_ends_within_a_training_where_its_parent_is_killed() -> None:
     program = """
 import os, signal, threading, time
