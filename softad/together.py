@@ -32,6 +32,9 @@ from softad.training import FitResult
 
 __all__ = ["Job", "Trained", "train_all"]
 
+STOP_SECONDS = 10
+"""A child whose line has closed is gone at once."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -95,13 +98,15 @@ def train_all(
 
     def there(child: _Child) -> None:
         while (number := _taken(waiting)) is not None:
-            if starting is not None:
-                starting(number)
             try:
+                if starting is not None:
+                    starting(number)
                 found[number] = _received(prepared, jobs[number], child.train(prepared, jobs[number]))
-            except Exception:  # whatever it was: this process does the job too, and raises what it meets itself
+            except (
+                Exception
+            ) as error:  # whatever it was: this process does the job too, and raises what it meets itself
                 waiting.append(number)
-                child.failed = True
+                child.failure = error
                 return
 
     with _children(min(processes, len(jobs)) - 1) as children:
@@ -144,17 +149,20 @@ class _Child:
             )
         self.line = Connection(ours.detach())
         self.parent = os.getpid()
-        self.failed = False
+        self.failure: Exception | None = None
 
     @property
     def usable(self) -> bool:
         """Whether it runs, as a child of this very process."""
-        return not self.failed and self.parent == os.getpid() and self.process.poll() is None
+        return self.failure is None and self.parent == os.getpid() and self.process.poll() is None
 
     def train(self, prepared: Prepared, job: Job) -> dict[str, Any]:
-        """Have one job done; an OSError or EOFError where it ends meanwhile, a RuntimeError where it could not."""
-        self.line.send((prepared, job.criterion, job.arguments))
-        answer: dict[str, Any] = self.line.recv()
+        """Have one job done; a RuntimeError where the child ends meanwhile or could not do it, with the reason."""
+        try:
+            self.line.send((prepared, job.criterion, job.arguments))
+            answer: dict[str, Any] = self.line.recv()
+        except (OSError, EOFError) as error:
+            raise RuntimeError(f"it ended with status {self.process.wait(STOP_SECONDS)}") from error
         if "failed" in answer:
             raise RuntimeError(answer["failed"])
         return answer
@@ -199,8 +207,8 @@ def _children(count: int) -> Iterator[list[_Child]]:
             continue
         child.stop()
         warnings.warn(
-            f"a process that trained beside this one failed (status {child.process.returncode}); what it was to train "
-            "was trained here",
+            f"a process that trained beside this one failed ({child.failure or 'it ended'}); what it was to train was "
+            "trained here",
             RuntimeWarning,
             stacklevel=3,
         )

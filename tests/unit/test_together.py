@@ -81,12 +81,26 @@ def test_a_child_that_is_killed_costs_nothing_but_time(
         return began(child, prepared, job)
 
     monkeypatch.setattr(together._Child, "train", killed_at_work)
-    with pytest.warns(RuntimeWarning, match=r"status -9\); what it was to train was trained here"):
+    with pytest.warns(RuntimeWarning, match=r"\(it ended with status -9\); what it was to train was trained"):
         found = train_all(rows, jobs(), processes=2)
     assert not together._KEPT
     for (one, _), (other, _) in zip(expected, found, strict=True):
         weights, again = one.model.state_dict(), other.model.state_dict()
         assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_child_that_cannot_do_it_says_why_and_it_is_done_here(
+    rows: Prepared, no_child_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_all(rows, jobs(), processes=2)  # a child that was started before the plant's network could be found
+    (tmp_path / "later_networks.py").write_text(
+        "from torch import nn\n\n\ndef small(inputs, outputs):\n    return nn.Linear(inputs[0], outputs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"failed \(ValueError: name: 'later_networks:small' cannot be imported"):
+        found = train_all(rows, jobs(model="later_networks:small"), processes=2)
+    assert [type(bundle.model).__name__ for bundle, _ in found] == ["Linear"] * 4
+    assert not together._KEPT
 
 
 def test_what_a_child_cannot_do_is_refused_here_in_its_own_words(rows: Prepared, no_child_before: None) -> None:
