@@ -17,6 +17,12 @@ from flows.store import Store
 ID_COLUMNS = ["_id", "_hash_1", "_hash_2"]
 """Staged columns out of which `id_texts` makes ids."""
 
+_BLOCK = 1_000_000
+"""Ids that are looked up at a time."""
+
+_FEW_ROWS = 50_000
+"""Staged rows that may be held in memory whole."""
+
 
 @dataclass(frozen=True)
 class Conflict:
@@ -78,11 +84,6 @@ def settle_repeats(staged: Staging, broken_ids: np.ndarray) -> list[Conflict]:
         for index, own in zip(members, numbers, strict=True):
             conflicts.append(Conflict(index, name, tuple([other for other in numbers if other != own][:5])))
     return conflicts
-
-
-_BLOCK = 1_000_000
-
-_FEW_ROWS = 50_000
 
 
 def _repeated(ids: np.ndarray, broken_ids: np.ndarray) -> np.ndarray:

@@ -156,10 +156,8 @@ class Checker:
         if not rules or frame.empty:
             return []
         found: dict[str, RuleFailures] = {}
-        for group in self._groups if len(frame) >= _MANY_ROWS else [rules]:
-            columns = _columns_of(group)
-            part = frame if columns is None or len(frame) < _MANY_ROWS else frame[columns]
-            with self._batch(part) as batch:
+        for columns, group in self._groups if len(frame) >= _MANY_ROWS else [(None, rules)]:
+            with self._batch(frame if columns is None else frame[columns]) as batch:
                 results = self._validated(batch, group, {"result_format": "BOOLEAN_ONLY"})
                 # Listing the failing rows is dear, so only the few rules that fail are asked again.
                 failing = [rule for rule in group if not results[rule.name].success]
@@ -293,36 +291,30 @@ _FEW_COLUMNS = 4
 """Of a frame that is checked at once, where there are many rows: each frame has its own cost, too."""
 
 
-def _grouped(rules: Sequence[Rule]) -> list[list[Rule]]:
-    """Rules in groups that name few columns together; those with a condition on other columns are a group of all.
+def _grouped(rules: Sequence[Rule]) -> list[tuple[list[str] | None, list[Rule]]]:
+    """Rules in groups that name few columns together, with these; those with a condition on others, with None for all.
 
     >>> rules = plan([{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": name}} for name in "abcde"]
     ...              + [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "a", "max_value": 1}}])
-    >>> [[name for rule in group for name in rule.columns] for group in _grouped(rules)]
-    [['a', 'a', 'b', 'c', 'd'], ['e']]
+    >>> [(columns, len(group)) for columns, group in _grouped(rules)]
+    [(['a', 'b', 'c', 'd'], 5), (['e'], 1)]
     """
+    conditional = [rule for rule in rules if rule.kwargs.get("row_condition")]
     alike: dict[tuple[str, ...], list[Rule]] = {}
     for rule in rules:
-        if not rule.kwargs.get("row_condition"):
+        if rule not in conditional:
             alike.setdefault(rule.columns, []).append(rule)
-    groups: list[list[Rule]] = []
-    named: set[str] = set()
+    groups: list[tuple[list[str] | None, list[Rule]]] = []
+    named: list[str] = []
     for columns, some in alike.items():
-        if groups and len(named | set(columns)) <= _FEW_COLUMNS:
-            groups[-1] += some
-            named |= set(columns)
+        together = list(dict.fromkeys([*named, *columns]))
+        if groups and len(together) <= _FEW_COLUMNS:
+            groups[-1] = (together, [*groups[-1][1], *some])
         else:
-            groups.append(list(some))
-            named = set(columns)
-    conditional = [rule for rule in rules if rule.kwargs.get("row_condition")]
-    return [*groups, conditional] if conditional else groups
-
-
-def _columns_of(rules: Sequence[Rule]) -> list[str] | None:
-    """The columns that a group needs; None for all, where one has a condition."""
-    if any(rule.kwargs.get("row_condition") for rule in rules):
-        return None
-    return list(dict.fromkeys(name for rule in rules for name in rule.columns))
+            together = list(dict.fromkeys(columns))
+            groups.append((together, some))
+        named = together
+    return [*groups, (None, conditional)] if conditional else groups
 
 
 _LIMITS = {"min_value", "max_value"}
