@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from flows.context import Context, open_context
@@ -37,6 +36,7 @@ from flows.up import running
 from softad.simulation import CATEGORICAL, CLASSES, NUMERIC, SLICES, InspectionLine
 from tests.faults.points import HOLD, HOLD_MARK
 from tests.integration.local_system import ROOT, wait_for
+from tests.processes import lives
 
 TARGETS = ("flow run", "worker", "prefect", "mlflow", "postgres", "everything")
 POINTS = {"ingest": "after:append inspections", "register": "before:mlflow create_model_version"}
@@ -206,7 +206,7 @@ def disturbed(system: System, target: str, stage: str, model: str, expected: dic
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
-    wait_for(lambda: not any(_lives(victim) for victim in victims), seconds=20)
+    wait_for(lambda: not any(lives(victim) for victim in victims), seconds=20)
     mark.unlink()
     if target == "everything":
         system.up.wait()
@@ -234,13 +234,6 @@ def _whole_since(system: System) -> float:
             return since
         time.sleep(0.3)
     return math.inf
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _within(done: Callable[[], bool], seconds: float) -> bool:

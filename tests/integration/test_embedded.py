@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.processes import gone, lives
 
 STARTED = """
 import os, sys
@@ -55,28 +56,13 @@ def _run(script: str, environment: dict[str, str]) -> subprocess.CompletedProces
     )
 
 
-def _lives(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def _gone(process: int, seconds: float = 20.0) -> bool:
-    until = time.monotonic() + seconds
-    while _lives(process) and time.monotonic() < until:
-        time.sleep(0.1)
-    return not _lives(process)
-
-
 def test_runs_are_recorded_by_one_child_that_ends_with_the_command(tmp_path: Path) -> None:
     done = _run(STARTED + SAID, _environment(tmp_path))
     assert done.returncode == 0, done.stderr
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert said["runs"] == "1 2"
     assert done.stdout.count("own import False") == 1
-    assert _gone(int(said["server"]))
+    assert gone(int(said["server"]))
     assert (tmp_path / "prefect.db").exists()
 
 
@@ -87,9 +73,9 @@ def test_it_ends_too_where_the_command_is_killed(tmp_path: Path) -> None:
     ) as command:
         assert command.stdout is not None
         server = int(command.stdout.readline())
-        assert _lives(server)
+        assert lives(server)
         command.send_signal(signal.SIGKILL)
-    assert _gone(server)
+    assert gone(server)
 
 
 def test_one_that_cannot_start_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from softad import CVaR, Mean, SoftAD, together
 from softad.bundle import Prepared, prepare
 from softad.loop import TrainingDiverged
 from softad.together import Job, train_all
+from tests.processes import gone
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +167,4 @@ time.sleep(600)
         time.sleep(6)  # long enough for it to be at work
         os.kill(child, 0)
         parent.kill()
-    until = time.monotonic() + 30
-    while time.monotonic() < until and _runs(child):
-        time.sleep(0.1)
-    assert not _runs(child)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert gone(child)
