@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def jobs(**arguments: object) -> list[Job]:
     settings = {"hidden": (8,), "epochs": 6, "patience": 3, "threads": 1, "seed": 5, **arguments}
     criteria = (Mean(), SoftAD(theta="auto", sigma="auto"), SoftAD(theta=0.2), CVaR(0.9))
     return [Job(criterion, settings) for criterion in criteria]
+
+
+def leave_all_to_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process takes nothing before the child has ended; what the child could not do then fails the test here."""
+    taken, left = together._taken, [None]
+
+    def later(waiting: deque[int], *, first: bool = False) -> int | None:
+        return left.pop() if first and left else taken(waiting, first=first)
+
+    monkeypatch.setattr(together, "_taken", later)
 
 
 def test_a_child_trains_the_same_models_bit_by_bit(rows: Prepared, no_child_before: None) -> None:
@@ -115,10 +126,9 @@ def test_a_training_that_diverges_in_a_child_says_where(
 ) -> None:
     wild = jobs(optimizer="sgd", learning_rate=1e30)[:2]
     expected = train_all(rows, wild)
-    # This process leaves all to the child.
-    taken = together._taken
-    monkeypatch.setattr(together, "_taken", lambda waiting, first=False: None if first else taken(waiting))
+    leave_all_to_the_child(monkeypatch)
     found = train_all(rows, jobs(optimizer="sgd", learning_rate=1e30)[:2], processes=2)
+    assert len(together._KEPT) == 1
     for one, other in zip(expected, found, strict=True):
         assert isinstance(one, TrainingDiverged)
         assert isinstance(other, TrainingDiverged)
@@ -129,14 +139,13 @@ def test_a_training_that_diverges_in_a_child_says_where(
 def test_a_network_of_the_plants_own_is_found_by_a_child_too(
     rows: Prepared, no_child_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "plant_networks.py").write_text(
+    (tmp_path / "networks_for_children.py").write_text(
         "from torch import nn\n\n\ndef small(inputs, outputs):\n    return nn.Linear(inputs[0], outputs)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    # This process leaves all to the child, which is asked for the first time after the path was set.
-    taken = together._taken
-    monkeypatch.setattr(together, "_taken", lambda waiting, first=False: None if first else taken(waiting))
-    found = train_all(rows, jobs(model="plant_networks:small"), processes=2)
+    # The child is asked for the first time after the path was set.
+    leave_all_to_the_child(monkeypatch)
+    found = train_all(rows, jobs(model="networks_for_children:small"), processes=2)
     assert len(together._KEPT) == 1
     assert [type(bundle.model).__name__ for bundle, _ in found] == ["Linear"] * 4
 
