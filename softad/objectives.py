@@ -23,6 +23,11 @@ from torch import Tensor
 _BATCH = 4096
 """Rows up to which a dot product in single precision is exact enough."""
 
+_SQUARABLE = 1e15
+"""Single precision holds the square of a number below this, and of one above its reciprocal."""
+
+_LARGEST = torch.finfo(torch.float32).max
+
 Level = float | Tensor
 """A parameter: one number, or one a model, shape ``(..., 1)``."""
 
@@ -65,19 +70,40 @@ def mean_rho(losses: Tensor, theta: float, sigma: float, constant: float = 0.0) 
     """
     # NumPy has half of torch's overhead a call, and the weights are no part of the graph.
     distance = losses.detach().numpy() - theta
-    factor = sigma / distance.size
+    rows: int = distance.size
+    # Of NumPy's products this one does not warn where it overflows.
+    ordinary = rows <= _BATCH and 1.0 / _SQUARABLE < sigma < _SQUARABLE and np.vdot(distance, distance) < _SQUARABLE**2
+    pulls, total = _rho_of_batch(distance, sigma) if ordinary else _rho_of_any(distance, sigma)
+    pulls *= sigma / rows
+    value = total * (sigma / rows) + constant
+    result = weighted_sum(torch.from_numpy(pulls), losses)
+    result.data.fill_(
+        value if abs(value) < _LARGEST or losses.dtype == torch.float64 else math.copysign(math.inf, value)
+    )
+    return result
+
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def _rho_of_batch(distance: Floats, sigma: float) -> tuple[Floats, float]:
+    """What `_rho_of_any` gives, in fewer and quicker steps: squares do not overflow, and a dot product is exact."""
+    length = np.square(distance)
+    length += sigma * sigma
+    np.sqrt(length, length)
+    pulls = distance / length
+    length += sigma
+    np.divide(distance, length, length)
+    return pulls, float(distance.dot(length))
+
+
+def _rho_of_any(distance: Floats, sigma: float) -> tuple[Floats, float]:
+    """The rows' `rho_slope` of ``distance / sigma``, shape ``(n,)``, and ``sigma * sum(rho(distance / sigma))``."""
     with np.errstate(invalid="ignore"):  # a loss that is not finite is named by the criterion
         length = np.hypot(distance, distance.dtype.type(sigma))
-        weights = distance / length
-        weights *= factor
+        pulls = distance / length
         length += sigma
-        shares = np.divide(distance, length, out=length)
-        # A dot product adds up in single precision, which is exact enough for a batch only.
-        total = np.dot(distance, shares) if distance.size <= _BATCH else (distance * shares).sum()
-    value = float(total) * factor + constant
-    result = weighted_sum(torch.from_numpy(weights), losses)
-    result.data.fill_(value)
-    return result
+        return pulls, float((distance * (distance / length)).sum())
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:

@@ -163,6 +163,21 @@ def test_chi_square_of_a_million_rows_in_single_precision() -> None:
     assert float(ChiSquareDRO(0.02)(losses)) == pytest.approx(expected, abs=2e-5)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [3, 300, 5000])
+@pytest.mark.parametrize("sigma", [1e-25, 1e-12, 1.0, 1e12, 1e25])
+@pytest.mark.parametrize("size", [0.0, 1e-25, 1e-6, 1.0, 1e12, 1e25])
+def test_softad_in_single_precision_is_the_formula_at_any_scale(size: float, sigma: float, count: int) -> None:
+    losses = torch.rand(count, generator=torch.Generator().manual_seed(1)) * size
+    wide = losses.double()
+    expected = sigma * ((wide / sigma) * (wide / (sigma + torch.hypot(wide, wide.new_tensor(sigma))))).mean() * sigma
+    criterion = SoftAD(0.0, sigma)
+    if float(expected) < 1e38:
+        assert float(criterion(losses)) == pytest.approx(float(expected), rel=1e-5, abs=1e-38)
+    pulls = sigma * wide / torch.hypot(wide, wide.new_tensor(sigma))
+    np.testing.assert_allclose(gradient(criterion, losses) * count, pulls, rtol=1e-5, atol=max(1e-36, 1e-36 * sigma))
+
+
 @given(rows, st.one_of(st.floats(-20.0, -1e-9), st.floats(1e-9, 20.0)))
 def test_tilted_is_the_log_of_the_mean_exponential(losses: list[float], tilt: float) -> None:
     data = np.asarray(losses)
