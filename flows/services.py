@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -104,13 +105,17 @@ def answers(url: str, seconds: float = 5.0) -> bool:
     >>> answers(f"http://127.0.0.1:{free_port()}/", seconds=1.0)
     False
     """
-    # No proxy: a plant's proxy setting must not stand between this machine and itself.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=seconds) as reply:
+        with _opener().open(url, timeout=seconds) as reply:
             return int(reply.status) < 400
     except (OSError, urllib.error.URLError, ValueError):
         return False
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    # No proxy: a plant's proxy setting must not stand between this machine and itself.
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -31,6 +32,8 @@ HEALTH_FAILURES = 6
 """A server that is silent this many times in a row is ended and started again."""
 RUNS_EVERY = 15.0
 """Seconds between two looks for runs whose process has vanished."""
+GARBAGE = (700, 10, 10)
+"""How often garbage is looked for: as Python does by itself."""
 READY_WITHIN = 240.0
 SETTLED = 60.0
 """A service that ran this long counts as well again: its next failure is its first."""
@@ -195,6 +198,10 @@ class System:
 
     def watch(self) -> None:
         """Keep all services running until asked to stop."""
+        # A short command looks for garbage rarely; this process stays for years, and what is in it by now stays too.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GARBAGE)
         self._next_health = self._next_runs = time.monotonic() + HEALTH_EVERY
         while not self._stop.wait(TICK):
             for service in self._services:

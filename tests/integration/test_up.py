@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.deployments import connected, deployments_of
+from flows.deployments import FlowSource, connected, deployments_of
 from flows.errors import BadConfig
 from flows.events import emit_shift
 from flows.local_services import Ports, choose_ports
 from flows.services import MARK, Identity, by_variable, free_port, port_is_free
-from flows.supervisor import read_record
+from flows.supervisor import System, read_record
 from flows.up import running
 from tests.integration.local_system import LocalSystem, a_shift, wait_for
 
@@ -205,3 +208,16 @@ def test_a_named_port_must_be_one_and_one_of_its_own() -> None:
             choose_ports(ports, {})
     before = {name: free_port() for name in ("prefect", "mlflow", "page", "postgres")}
     assert vars(choose_ports(Ports(), before)) == before
+
+
+def test_a_process_that_stays_looks_for_garbage_as_often_as_python_does(tmp_path: Path) -> None:
+    # The command line looks for it rarely; every look at a server then keeps some hundred kilobytes for good.
+    before, stop = gc.get_threshold(), threading.Event()
+    stop.set()
+    gc.set_threshold(50_000, 10, 10)
+    try:
+        System(tmp_path, [], logging.getLogger("up"), stop, ports=Ports(), source=FlowSource()).watch()
+        assert gc.get_threshold() == before
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
