@@ -160,10 +160,12 @@ def roll_back(
     config: Path | None, workspace: Path, *, reason: str, by: str | None = None, of: str | None = None
 ) -> Reply:
     """`softad rollback [--of VERSION]`."""
+    from flows.credentials import ask_the_running
     from flows.promote import rollback
     from flows.respond import ensure_life
 
     context, (who, named) = open_context(config, workspace), acting(by)
+    ask_the_running(context.settings, context.workspace.root)
     now = utc_now()
     with context.workspace.lock("promotion", wait=False):
         back = rollback(context.store, context.tracker, context.settings, now=now, actor=who, reason=reason,

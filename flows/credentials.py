@@ -137,6 +137,23 @@ def apply(settings: Settings, root: Path, variables: MutableMapping[str, str] | 
         variables.setdefault(name, value)
 
 
+def ask_the_running(settings: Settings, root: Path, variables: MutableMapping[str, str] | None = None) -> None:
+    """Let this process ask the MLflow server of the `softad up` that runs in the workspace, where no other is named.
+
+    A server that is warm answers sooner than its database opens in a process of its own.
+
+    >>> named: dict[str, str] = {}
+    >>> data = {"label": "ok", "numeric": ["x"], "window": {"rows": 500}}
+    >>> ask_the_running(Settings.model_validate({"name": "line", "data": data}), Path("/nowhere"), named)
+    >>> named
+    {}
+    """
+    from flows.up import running
+
+    if settings.tracking.uri is None and (where := running(root)):
+        (os.environ if variables is None else variables).setdefault("MLFLOW_TRACKING_URI", where.mlflow)
+
+
 def _content(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()
