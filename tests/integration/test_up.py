@@ -20,11 +20,13 @@ from pathlib import Path
 
 import pytest
 
+from flows.credentials import ask_the_running
 from flows.deployments import FlowSource, connected, deployments_of
 from flows.errors import BadConfig
 from flows.events import emit_shift
 from flows.local_services import Ports, choose_ports
 from flows.services import MARK, Identity, by_variable, free_port, port_is_free
+from flows.settings import load_settings
 from flows.supervisor import System, read_record
 from flows.up import running
 from tests.integration.local_system import LocalSystem, a_shift, wait_for
@@ -58,6 +60,9 @@ def test_all_services_answer_and_the_schedule_runs(system: LocalSystem) -> None:
     assert (tick["trigger"], tick["config"]) == ("event", str(system.config))
     assert f'"api_url":"{where.prefect_api}"' in fetch(f"{where.prefect}/ui-settings").replace(" ", "")
     wait_for(lambda: "Finished in state Completed" in (system.root / "logs" / "runs.log").read_text())
+    named: dict[str, str] = {}
+    ask_the_running(load_settings(system.config), system.root, named)
+    assert named == {"MLFLOW_TRACKING_URI": where.mlflow}
 
 
 def test_the_page_server_shows_pages_and_nothing_else(system: LocalSystem) -> None:
