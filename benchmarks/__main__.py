@@ -1,7 +1,7 @@
 """The benchmarks, one after the other: `python -m benchmarks`, or `python -m benchmarks ingest training`.
 
-By name only, since they take long on two cores: `gates` (500 promotions, half an hour), `detection` (whole lives), `load`
-(many files and models, years of weeks, memory of the servers; an hour).
+By name only, since they take long on two cores: `gates` (500 promotions, half an hour), `detection` (whole lives),
+`load` (many files and models, years of weeks, memory of the servers; an hour).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
     python benchmarks/evidence.py --quick      two seeds, a quarter of the epochs, to benchmarks/results/
     python benchmarks/evidence.py              five seeds; then docs/evidence.json, docs/evidence.md and its pictures
     python benchmarks/evidence.py --recommend  pilot studies where docs/evidence.json has none, and the page
+    python benchmarks/evidence.py --further    the methods of `FURTHER` where docs/evidence.json has none, and the page
     python benchmarks/evidence.py --page       only the page, from docs/evidence.json
 
 A run that was interrupted goes on where it was: each set and seed is kept as soon as it is done. The real sets are
@@ -16,6 +17,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,15 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.evidence_methods import TO_THE_END, choose, pilot_check, records, settings
+from benchmarks.evidence_methods import (
+    FURTHER,
+    TO_THE_END,
+    choose,
+    further_settings,
+    pilot_check,
+    records,
+    settings,
+)
 from benchmarks.evidence_page import write_page
 from benchmarks.evidence_sets import DataSet, all_sets
 
@@ -104,12 +114,33 @@ def recommend(document: dict[str, Any], sets: list[DataSet], kept: Path) -> None
             part.replace(kept)
 
 
+def further(document: dict[str, Any], sets: list[DataSet], kept: Path) -> None:
+    """Add the methods of `FURTHER` to the seeds that lack them; `kept` is replaced after each."""
+    waiting = [
+        (data, seed)
+        for data in sets
+        if data.model != "cnn"
+        for seed, held in document["sets"].get(data.name, {"seeds": {}})["seeds"].items()
+        if not set(FURTHER) <= set(held["early stopping"]["chosen"])
+    ]
+    with Progress(console=Console(stderr=True)) as progress:
+        for data, seed in progress.track(waiting, description="further methods"):
+            plain, rows = replace(data, sharp=False), data.make(int(seed))
+            every = list(records(plain, rows, int(seed), further_settings(), stop=True, quick=False))
+            found = {method: choose([one for one in every if one["method"] == method]) for method in FURTHER}
+            document["sets"][data.name]["seeds"][seed]["early stopping"]["chosen"] |= rounded(found)
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(document, separators=(",", ":")) + "\n")
+            part.replace(kept)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two seeds, fewer epochs and settings")
     parser.add_argument("--page", action="store_true", help="write the page from the kept JSON, run nothing")
     parser.add_argument("--recommend", action="store_true", help="pilot studies for the kept seeds that lack one")
+    parser.add_argument("--further", action="store_true", help="the further methods for the kept seeds that lack them")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--sets", help="names, separated by commas; all when not given")
     parser.add_argument(
@@ -129,9 +160,9 @@ def main(argv: list[str] | None = None) -> int:
         if unknown:
             parser.error(f"--sets: {', '.join(unknown)}; allowed: {', '.join(data.name for data in sets)}")
         sets = [data for data in sets if data.name in wanted]
-    if options.recommend:
+    if options.recommend or options.further:
         document = json.loads((DOCS / "evidence.json").read_text())
-        recommend(document, sets, DOCS / "evidence.json")
+        (recommend if options.recommend else further)(document, sets, DOCS / "evidence.json")
         Console().print(f"written: {write_page(document, DOCS)}")
         return 0
     results = HERE / "results"

@@ -45,8 +45,27 @@ class Setting:
         return Pilot(self.criterion(), seed, 0, self.label_smoothing, self.focal, weights)
 
 
+FURTHER = ("SoftAD over label smoothing", "SoftAD over focal", "SoftAD over class weights")
+"""SoftAD over the losses that the baselines descend on, levels and scale from the losses: no set of images."""
+
 TO_THE_END = ("ERM", "CVaR", "chi-square DRO", "Flooding", "SoftAD", "SoftAD, auto")
 """What is trained to the end as well: the comparison of the papers."""
+
+
+def further_settings() -> list[Setting]:
+    """The settings of `FURTHER`."""
+    smooth, focal, weighted = FURTHER
+    found = []
+    for theta in ("auto", 0.1, 0.4):
+        label = f"theta {theta}, sigma auto"
+
+        def criterion(theta: Any = theta) -> Criterion:
+            return SoftAD(theta, "auto")
+
+        found += [Setting(smooth, f"{label}, {e}", criterion, label_smoothing=e) for e in (0.05, 0.1)]
+        found += [Setting(focal, f"{label}, gamma {g}", criterion, focal=g) for g in (1.0, 2.0)]
+        found.append(Setting(weighted, label, criterion, balanced=True))
+    return found
 
 
 def settings(few: bool) -> list[Setting]:
@@ -77,6 +96,7 @@ def settings(few: bool) -> list[Setting]:
             Setting("chi-square + SoftAD, aggregate", f"theta {t}", lambda t=t: SoftAD(t, transform=inside))
             for t in some[-1:]
         ],
+        *([] if few else further_settings()),
     ]
 
 
