@@ -113,6 +113,17 @@ def recover(
     return Recovery(tuple(crashed), tuple(again), processes, missed)
 
 
+def idle(api_url: str | None = None, pool: str = POOL) -> bool:
+    """Whether no run is at work, or about to be.
+
+    Raises
+    ------
+    Unavailable: the server does not answer.
+    """
+    with connected(api_url) as client:
+        return not _active_runs(client, pool)
+
+
 def _active_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
     from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 

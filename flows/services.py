@@ -7,6 +7,7 @@ folder, so that none is missed at the end and none of anybody else's is touched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import signal
@@ -192,6 +193,14 @@ class Service:
             return [head, *head.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+    def memory_mb(self) -> float:
+        """What it and all below it hold in memory now, in megabytes; 0 where it does not run."""
+        held = 0
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                held += process.memory_info().rss
+        return held / 1e6
 
     def kill(self, *, family: bool = True) -> None:
         """End it at once, with all below it or alone."""

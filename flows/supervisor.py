@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from flows import postgres, production
-from flows.dead_runs import Recovery, recover
+from flows.dead_runs import Recovery, idle, recover
 from flows.deployments import FlowSource, connected, deploy, worker_is_heard
 from flows.errors import Unavailable
 from flows.local_services import ROLE, WORKER, Ports, job_variables, lay_out, runs_log
@@ -34,6 +34,8 @@ RUNS_EVERY = 15.0
 """Seconds between two looks for runs whose process has vanished."""
 GARBAGE = (700, 10, 10)
 """How often garbage is looked for: as Python does by itself."""
+MOST_MB = {"worker": 500.0, "prefect": 1_000.0, "mlflow": 1_500.0}
+"""Size from which a process is started anew: what Prefect's keep of each run, a third of a megabyte, adds up."""
 READY_WITHIN = 240.0
 SETTLED = 60.0
 """A service that ran this long counts as well again: its next failure is its first."""
@@ -274,6 +276,17 @@ class System:
             self._report(recover(api_url=self.where.prefect_api, worker_lives=True))
         except Exception:
             self._log.exception("the runs could not be looked through; trying again")
+            return
+        self._renew_grown()
+
+    def _renew_grown(self) -> None:
+        """Start anew what has grown too large, while no run is at work: one at a time, the watch does the rest."""
+        for service in self._services:
+            size = service.memory_mb() if service.name in MOST_MB else 0.0
+            if size > MOST_MB.get(service.name, size) and idle(self.where.prefect_api):
+                self._log.info("%s has grown to %.0f MB; it is started anew", service.name, size)
+                service.kill()
+                return
 
     # Stop
 

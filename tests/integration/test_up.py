@@ -20,12 +20,13 @@ from pathlib import Path
 
 import pytest
 
+from flows import supervisor
 from flows.credentials import ask_the_running
 from flows.deployments import FlowSource, connected, deployments_of
 from flows.errors import BadConfig
 from flows.events import emit_shift
 from flows.local_services import Ports, choose_ports
-from flows.services import MARK, Identity, by_variable, free_port, port_is_free
+from flows.services import MARK, Identity, Service, by_variable, free_port, port_is_free
 from flows.settings import load_settings
 from flows.supervisor import System, read_record
 from flows.up import running
@@ -226,3 +227,27 @@ def test_a_process_that_stays_looks_for_garbage_as_often_as_python_does(tmp_path
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_what_has_grown_is_started_anew_where_no_run_is_at_work(
+    system: LocalSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "up")
+    sleeper = Service("worker", [sys.executable, "-c", "import time; time.sleep(600)"], os.environ, tmp_path,
+                      tmp_path / "worker.log")  # fmt: skip
+    watch = System(tmp_path, [], logging.getLogger("up"), threading.Event(), ports=Ports(), source=FlowSource())
+    watch.where, watch._services = system.where(), [sleeper]
+    sleeper.start()
+    try:
+        watch._renew_grown()
+        assert sleeper.running()  # it is small
+        monkeypatch.setitem(supervisor.MOST_MB, "worker", 1.0)
+        monkeypatch.setattr(supervisor, "idle", lambda _where: False)
+        watch._renew_grown()
+        assert sleeper.running()  # a run is at work
+        monkeypatch.undo()
+        monkeypatch.setitem(supervisor.MOST_MB, "worker", 1.0)
+        wait_for(lambda: watch._renew_grown() or not sleeper.running(), seconds=60)  # between two ticks of the system
+        assert "worker has grown to" in caplog.text
+    finally:
+        sleeper.kill()
