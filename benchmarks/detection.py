@@ -44,6 +44,7 @@ from benchmarks.detection_cells import (
     through_class,
     wandering,
 )  # fmt: skip
+from benchmarks.detection_named import CASES, which_is_named
 from benchmarks.detection_page import write_page
 
 HERE = Path(__file__).resolve().parent
@@ -82,7 +83,11 @@ def later_tasks(cells: dict[str, Any]) -> dict[str, Task]:
         for part in range(PARTS)
         for law, (n, m) in THROUGH_CLASS.items()
     }
-    return weeks | lots | different | slow | whole
+    machines: dict[str, Task] = {
+        f"named/{factor}/{rows}/{'all' if everywhere else 'one'}": (which_is_named, (factor, rows, everywhere))
+        for factor, rows, everywhere in CASES
+    }
+    return weeks | lots | different | slow | machines | whole
 
 
 def run_task(name: str, task: Task, size: Size) -> tuple[str, dict[str, Any], float]:

@@ -43,7 +43,7 @@ from monitoring.weeks import WeekSums, prior_variance
 from softad.simulation_losses import BASE, loss_law
 
 BUDGETS = (0.05, 0.10)
-PARTS = 4
+PARTS = 9
 """Lives through the class are counted in so many parts, so that an interrupted run loses little."""
 
 CLASS_TWINS = 1_040
@@ -66,19 +66,23 @@ CHANGED = (
 
 @dataclass(frozen=True)
 class Size:
-    """How many lives each cell gets."""
+    """How many lives each cell gets; `looked` those whose labels come early or are chosen."""
 
     ranks: int
     through_class: int
+    looked: int
     lots: int
     weeks: int
     changed: int
+    named: int
     adwin: int = ADWIN_LIVES
     twin_sets: int = 2
 
 
-FULL = Size(ranks=20_000, through_class=2_000, lots=4_000, weeks=1_000, changed=1_000)
-QUICK = Size(ranks=2_000, through_class=40, lots=1_000, weeks=100, changed=100, adwin=10, twin_sets=1)
+FULL = Size(ranks=20_000, through_class=4_500, looked=2_000, lots=4_000, weeks=1_000, changed=1_000, named=2_000)
+QUICK = Size(
+    ranks=2_000, through_class=36, looked=40, lots=1_000, weeks=100, changed=100, named=200, adwin=10, twin_sets=1
+)
 
 
 def generator(*parts: Any) -> np.random.Generator:
@@ -158,7 +162,7 @@ def through_class(law: str, reference: int, rows: int, part: int, size: Size) ->
 def at_ages(size: Size) -> dict[str, Any]:
     """Three looks at each window, at labels of 7, 21 and 42 days; defects are labelled sooner, as they always were."""
     alarms, horizon = 0, 26
-    for life in range(size.through_class // 2):
+    for life in range(size.looked // 2):
         rng = generator("ages", life)
         scan = ConcentrationScan(0.10, horizon, 200, None, seed=life, lives=CLASS_TWINS, label_age=(7, 21, 42))
         losses, ages = labelled(rng, 2_000)
@@ -168,7 +172,7 @@ def at_ages(size: Size) -> dict[str, Any]:
             losses, ages = labelled(rng, 200)
             found |= any(scan.update(losses[ages <= age], window=window, age=age).alarm for age in (7, 21, 42))
         alarms += found
-    return {"0.1": [alarms, size.through_class // 2]}
+    return {"0.1": [alarms, size.looked // 2]}
 
 
 def labelled(rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
@@ -180,7 +184,7 @@ def labelled(rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
 
 def chosen(part: int, size: Size) -> dict[str, Any]:
     """Suspicious rows are labelled ten times as often as the others, with known probabilities; one of two parts."""
-    alarms, horizon, lives = 0, 26, size.through_class // 2
+    alarms, horizon, lives = 0, 26, size.looked // 2
     for life in range(part * lives, (part + 1) * lives):
         rng = generator("chosen", life)
 
