@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flows.context import Context
-from flows.dead_runs import MOST_AGAIN, RUN_VARIABLE, process_tag, recover
+from flows.dead_runs import MOST_AGAIN, RUN_VARIABLE, idle, process_tag, recover
 from flows.deployments import RETRAIN_TAG, FlowSource, connected, deploy, deployments_of, schedule_of
 from flows.errors import BadConfig, Refused, Unavailable
 from flows.events import Shift, emit_shift, request_retraining
@@ -261,6 +261,7 @@ def test_a_killed_retraining_frees_its_place_and_starts_again_once(api: str, ret
 
     client, deployment_id = retraining
     run = begin(client, deployment_id)
+    assert not idle(api)
     assert slots(client, deployment_id) == 1
     queued = client.create_flow_run_from_deployment(deployment_id, parameters={"incident": "i-2"})
     assert client.set_flow_run_state(queued.id, Pending()).state.name == "AwaitingConcurrencySlot"
