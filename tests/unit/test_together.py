@@ -161,13 +161,12 @@ labels = np.where(frame["a"] > 0, "bad", "ok")
 rows = prepare(frame, labels, frame, labels, task="classification", classes=["ok", "bad"], numeric=["a"],
                categorical=[])
 jobs = [together.Job(Mean(), {"epochs": 100000, "patience": None, "batch_size": 8})] * 2
-threading.Thread(target=together.train_all, args=(rows, jobs), kwargs={"processes": 2}, daemon=True).start()
-pids = []
 began = together._Child.train
 def told(child, *job):
     print(child.process.pid, flush=True)
     return began(child, *job)
 together._Child.train = told
+threading.Thread(target=together.train_all, args=(rows, jobs), kwargs={"processes": 2}, daemon=True).start()
 time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
