@@ -201,6 +201,12 @@ class _Study:
             progress=lambda *_: ticks.append(time.monotonic()), **self._arguments(epochs=2),
         )  # fmt: skip
         if len(ticks) < 2:
+            # Not even the probe fitted.
+            total, self.rows = len(self.rows.frame), self.rows.sample(LEAST_SAMPLE, self.random_state)
+            if len(self.rows.frame) < total:
+                self.notes.append(
+                    f"A sample of {len(self.rows.frame)} of the {total} rows: the budget is too short for all."
+                )
             return
         # Criteria of several kinds cost more than the mean, and ERM is trained once more for the reference, but early
         # stopping ends most trainings before the last epoch. What is left over is for a machine that others use too:
