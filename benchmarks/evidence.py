@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,26 @@ def rounded(value: Any) -> Any:
     return [rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+def keep(document: dict[str, Any], path: Path) -> None:
+    """Write all that was found, in one step."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(document, separators=(",", ":")) + "\n")
+    part.replace(path)
+
+
+def lacking(
+    document: dict[str, Any], sets: list[DataSet], done: Callable[[dict[str, Any]], bool]
+) -> list[tuple[DataSet, str]]:
+    """The kept seeds of sets of tables that lack something."""
+    return [
+        (data, seed)
+        for data in sets
+        if data.model != "cnn"
+        for seed, held in document["sets"].get(data.name, {"seeds": {}})["seeds"].items()
+        if not done(held)
+    ]
+
+
 def collect(kept: Path, sets: list[DataSet], seeds: int, *, quick: bool, pilots: bool) -> dict[str, Any]:
     """Run what `kept` does not hold yet; it is replaced after every seed."""
     document = json.loads(kept.read_text()) if kept.exists() else {"seeds": seeds, "quick": quick, "sets": {}}
@@ -89,49 +110,31 @@ def collect(kept: Path, sets: list[DataSet], seeds: int, *, quick: bool, pilots:
                     started = time.perf_counter()
                     held["seeds"][str(seed)] = rounded(one_seed(data, seed, quick=quick, pilots=pilots))
                     held["seconds"] = round(held["seconds"] + time.perf_counter() - started, 1)
-                    part = kept.with_suffix(".part")
-                    part.write_text(json.dumps(document, separators=(",", ":")))
-                    part.replace(kept)
+                    keep(document, kept)
                 progress.advance(task)
     return document
 
 
 def recommend(document: dict[str, Any], sets: list[DataSet], kept: Path) -> None:
     """Add what a pilot study recommends to the seeds that lack it; `kept` is replaced after each."""
-    waiting = [
-        (data, seed)
-        for data in sets
-        if data.model != "cnn"
-        for seed, held in document["sets"].get(data.name, {"seeds": {}})["seeds"].items()
-        if held.get("recommendation") is None
-    ]
+    waiting = lacking(document, sets, lambda held: held.get("recommendation") is not None)
     with Progress(console=Console(stderr=True)) as progress:
         for data, seed in progress.track(waiting, description="pilot studies"):
             held = document["sets"][data.name]["seeds"][seed]
             held["recommendation"] = rounded(pilot_check(data, data.make(int(seed)), int(seed), quick=False))
-            part = kept.with_suffix(".part")
-            part.write_text(json.dumps(document, separators=(",", ":")) + "\n")
-            part.replace(kept)
+            keep(document, kept)
 
 
 def further(document: dict[str, Any], sets: list[DataSet], kept: Path) -> None:
     """Add the methods of `FURTHER` to the seeds that lack them; `kept` is replaced after each."""
-    waiting = [
-        (data, seed)
-        for data in sets
-        if data.model != "cnn"
-        for seed, held in document["sets"].get(data.name, {"seeds": {}})["seeds"].items()
-        if not set(FURTHER) <= set(held["early stopping"]["chosen"])
-    ]
+    waiting = lacking(document, sets, lambda held: set(FURTHER) <= set(held["early stopping"]["chosen"]))
     with Progress(console=Console(stderr=True)) as progress:
         for data, seed in progress.track(waiting, description="further methods"):
             plain, rows = replace(data, sharp=False), data.make(int(seed))
             every = list(records(plain, rows, int(seed), further_settings(), stop=True, quick=False))
             found = {method: choose([one for one in every if one["method"] == method]) for method in FURTHER}
             document["sets"][data.name]["seeds"][seed]["early stopping"]["chosen"] |= rounded(found)
-            part = kept.with_suffix(".part")
-            part.write_text(json.dumps(document, separators=(",", ":")) + "\n")
-            part.replace(kept)
+            keep(document, kept)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -183,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         target.mkdir(exist_ok=True)
     else:
         target = DOCS
-        (DOCS / "evidence.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
+        keep(document, DOCS / "evidence.json")
     page = write_page(document, target)
     Console().print(f"written: {page}")
     return 0

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -141,9 +142,8 @@ def many_models(folder: Path, amount: Amount) -> dict[str, Any]:
     alone = [plant.week(first, week) for week in range(1, 8)]
     for name in track(plant.names[1:], description="models", console=Console(stderr=True)):
         plant.week(name, 0)
-    others = [plant.week(name, 1) for name in plant.names[1:8]]
     among = [plant.week(first, week) for week in range(8, 15)]
-    return {"models": amount.models, "alone": alone, "among": among, "others": others}
+    return {"models": amount.models, "alone": alone, "among": among}
 
 
 def years_of_weeks(folder: Path, amount: Amount) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def servers_over_cycles(folder: Path, amount: Amount) -> dict[str, Any]:
                     if not state.is_completed():
                         raise SystemExit(f"week {week}: {state}")
                     for name, pid in pids.items():
-                        memory.setdefault(name, []).append(resident_mb(pid))
+                        memory.setdefault(name, []).append(psutil.Process(pid).memory_info().rss / 1e6)
         finally:
             up.terminate()
     return {"cycles": amount.cycles, "warm": amount.warm, "memory": memory}
@@ -205,12 +205,6 @@ def _until(found: Callable[[], Any], seconds: float = 300.0) -> Any:
             raise SystemExit(f"nothing came in {seconds:.0f} s")
         time.sleep(0.5)
     return value
-
-
-def resident_mb(pid: int) -> float:
-    """What a process holds in memory now."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def judged(name: str, found: dict[str, Any]) -> list[tuple[str, float, float]]:

@@ -201,12 +201,7 @@ class _Study:
             progress=lambda *_: ticks.append(time.monotonic()), **self._arguments(epochs=2),
         )  # fmt: skip
         if len(ticks) < 2:
-            # Not even the probe fitted.
-            total, self.rows = len(self.rows.frame), self.rows.sample(LEAST_SAMPLE, self.random_state)
-            if len(self.rows.frame) < total:
-                self.notes.append(
-                    f"A sample of {len(self.rows.frame)} of the {total} rows: the budget is too short for all."
-                )
+            self._take_sample(LEAST_SAMPLE)  # not even the probe fitted
             return
         # Criteria of several kinds cost more than the mean, and ERM is trained once more for the reference, but early
         # stopping ends most trainings before the last epoch. What is left over is for a machine that others use too:
@@ -215,17 +210,19 @@ class _Study:
         left = max(0.65 * self.budget - (time.monotonic() - self.started), 0.1)
         most = left / (rounds * by_row * 0.8 * self.shared.epochs)
         if most < wanted:
-            total = len(self.rows.frame)
-            self.rows = self.rows.sample(max(int(most / 0.6), LEAST_SAMPLE), self.random_state)
-            if len(self.rows.frame) < total:
-                self.notes.append(
-                    f"A sample of {len(self.rows.frame)} of the {total} rows: the budget is too short for all."
-                )
+            self._take_sample(max(int(most / 0.6), LEAST_SAMPLE))
             share = most / (0.6 * len(self.rows.frame))
             epochs = max(int(share * self.shared.epochs), min(LEAST_EPOCHS, self.shared.epochs))
             if epochs < self.shared.epochs:
                 self.notes.append(f"{epochs} epochs instead of {self.shared.epochs}: the budget is too short for all.")
                 self.shared = replace(self.shared, epochs=epochs)
+
+    def _take_sample(self, rows: int) -> None:
+        total, self.rows = len(self.rows.frame), self.rows.sample(rows, self.random_state)
+        if len(self.rows.frame) < total:
+            self.notes.append(
+                f"A sample of {len(self.rows.frame)} of the {total} rows: the budget is too short for all."
+            )
 
     def grid(self, repeats: int | None) -> None:
         """Rounds of the grid, as many as its share of the budget allows."""

@@ -140,9 +140,10 @@ def test_the_same_seed_gives_the_same_figures(report: PilotReport) -> None:
     assert [one.name for one in again.candidates] == [one.name for one in other.candidates]
 
 
-def test_a_budget_that_is_too_short_is_kept_and_said() -> None:
+@pytest.mark.parametrize("seconds", [0.01, 0.5])  # the first ends within the probe
+def test_a_budget_that_is_too_short_is_kept_and_said(seconds: float) -> None:
     X, y = simulated(rows=6000)
-    found = pilot(X, y, budget_seconds=0.5, hidden=(64, 64), epochs=60)
+    found = pilot(X, y, budget_seconds=seconds, hidden=(64, 64), epochs=60)
     assert found.recommendation.name == "ERM"
     assert found.rounds < 3
     assert found.rows < 6000
