@@ -194,10 +194,10 @@ class Service:
         except psutil.NoSuchProcess:
             return []
 
-    def memory_mb(self) -> float:
-        """What it and all below it hold in memory now, in megabytes; 0 where it does not run."""
+    def memory_mb(self, *, family: bool = True) -> float:
+        """What it and all below it, or it alone, hold in memory now, in megabytes; 0 where it does not run."""
         held = 0
-        for process in self.family():
+        for process in self.family() if family else self.family()[:1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 held += process.memory_info().rss
         return held / 1e6

@@ -282,10 +282,12 @@ class System:
     def _renew_grown(self) -> None:
         """Start anew what has grown too large, while no run is at work: one at a time, the watch does the rest."""
         for service in self._services:
-            size = service.memory_mb() if service.name in MOST_MB else 0.0
+            # A run whose state is final may still be at its exit below the worker: it is none of its size.
+            family = service.name != "worker"
+            size = service.memory_mb(family=family) if service.name in MOST_MB else 0.0
             if size > MOST_MB.get(service.name, size) and idle(self.where.prefect_api):
                 self._log.info("%s has grown to %.0f MB; it is started anew", service.name, size)
-                service.kill()
+                service.kill(family=family)
                 return
 
     # Stop

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows import supervisor
@@ -25,8 +26,8 @@ from flows.credentials import ask_the_running
 from flows.deployments import FlowSource, connected, deployments_of
 from flows.errors import BadConfig
 from flows.events import emit_shift
-from flows.local_services import Ports, choose_ports
-from flows.services import MARK, Identity, Service, by_variable, free_port, port_is_free
+from flows.local_services import Addresses, Ports, choose_ports
+from flows.services import MARK, Identity, Service, by_variable, end, free_port, port_is_free
 from flows.settings import load_settings
 from flows.supervisor import System, read_record
 from flows.up import running
@@ -230,15 +231,23 @@ def test_a_process_that_stays_looks_for_garbage_as_often_as_python_does(tmp_path
 
 
 def test_what_has_grown_is_started_anew_where_no_run_is_at_work(
-    system: LocalSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "up")
-    sleeper = Service("worker", [sys.executable, "-c", "import time; time.sleep(600)"], os.environ, tmp_path,
-                      tmp_path / "worker.log")  # fmt: skip
+    # The run below it is large, says that it is, and stays: a worker is not taken for its runs.
+    run = "import time; held = bytearray(200_000_000); print('large', flush=True); time.sleep(600)"
+    worker = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {run!r}]); time.sleep(600)"
+    sleeper = Service("worker", [sys.executable, "-c", worker], os.environ, tmp_path, tmp_path / "worker.log")
     watch = System(tmp_path, [], logging.getLogger("up"), threading.Event(), ports=Ports(), source=FlowSource())
-    watch.where, watch._services = system.where(), [sleeper]
+    watch.where, watch._services = Addresses("", "", "", ""), [sleeper]
+    monkeypatch.setattr(supervisor, "idle", lambda _where: True)
+    monkeypatch.setitem(supervisor.MOST_MB, "worker", 150.0)
     sleeper.start()
+    below: list[psutil.Process] = []
     try:
+        wait_for(lambda: "large" in sleeper.log.read_text())
+        (_, *below) = sleeper.family()
+        assert sleeper.memory_mb() > 200.0 > 150.0 > sleeper.memory_mb(family=False)
         watch._renew_grown()
         assert sleeper.running()  # it is small
         monkeypatch.setitem(supervisor.MOST_MB, "worker", 1.0)
@@ -249,5 +258,7 @@ def test_what_has_grown_is_started_anew_where_no_run_is_at_work(
         watch._renew_grown()
         assert not sleeper.running()
         assert "worker has grown to" in caplog.text
+        assert all(run.is_running() for run in below)  # what is at its exit comes to its end
     finally:
         sleeper.kill()
+        end(below, patience=0.0)
