@@ -14,13 +14,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows.deployments import POOL, RETRAIN_TAG, connected, deployments_of
-from flows.services import Identity, by_variable, end
+from flows.services import MARK, Identity, by_variable, end
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.responses import DeploymentResponse
 
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 """Prefect's own mark on the process of a run."""
@@ -39,22 +41,26 @@ class Recovery:
     again: tuple[str, ...] = ()
     processes: int = 0
     missed: int = 0
+    brought: int = 0
 
     def __str__(self) -> str:
         """As a line of a log.
 
         >>> str(Recovery(crashed=("brave-cat",), again=("calm-dog",), processes=1))
         '1 process ended; crashed: brave-cat; started again as: calm-dog; 0 missed ticks left out'
+        >>> str(Recovery(brought=2)).split("; ")[-1]
+        '2 runs of another workspace brought here'
         """
         ended = f"{self.processes} process{'' if self.processes == 1 else 'es'} ended"
+        brought = f"; {self.brought} runs of another workspace brought here" if self.brought else ""
         return (
             f"{ended}; crashed: {', '.join(self.crashed) or 'none'}; started again as: "
-            f"{', '.join(self.again) or 'none'}; {self.missed} missed ticks left out"
+            f"{', '.join(self.again) or 'none'}; {self.missed} missed ticks left out{brought}"
         )
 
     def __bool__(self) -> bool:
         """Whether there was anything to do."""
-        return bool(self.crashed or self.again or self.processes or self.missed)
+        return bool(self.crashed or self.again or self.processes or self.missed or self.brought)
 
 
 def process_tag() -> str:
@@ -76,7 +82,8 @@ def recover(
     pool: str = POOL,
     worker_lives: bool = False,
     patience: float = 60.0,
-    skip_missed: bool = False,
+    at_start: bool = False,
+    root: Path | None = None,
 ) -> Recovery:
     """End what a dead worker left behind, and start an interrupted retraining again.
 
@@ -86,19 +93,25 @@ def recover(
     Parameters
     ----------
     api_url: the server; by default the one that Prefect's settings name.
-    skip_missed: of the ticks that passed while nothing ran, keep the last of each deployment only.
+    at_start: of the ticks that passed while nothing ran, keep the last of each deployment only; and let what is
+        still to run, or to run again, name the workspace that its deployment names: this may be a copy of another.
+    root: only processes of this workspace's own `softad up` are taken for the runs'; None: of any.
 
     Raises
     ------
     Unavailable: the server does not answer. Calling again does the rest.
     """
     with connected(api_url) as client:
-        missed = _skip_missed(client, pool) if skip_missed else 0
+        missed = _skip_missed(client, pool) if at_start else 0
+        brought = _bring_here(client, pool) if at_start else 0
         runs = _active_runs(client, pool)
         living = by_variable(RUN_VARIABLE) if runs else {}
+        if root is not None:
+            ours = set(by_variable(MARK).get(str(root), ()))
+            living = {run: [one for one in processes if one in ours] for run, processes in living.items()}
         if worker_lives:
             settled = datetime.now(UTC) - timedelta(seconds=patience)
-            runs = [run for run in runs if str(run.id) not in living and run.state and run.state.timestamp < settled]
+            runs = [run for run in runs if not living.get(str(run.id)) and run.state and run.state.timestamp < settled]
         again, crashed, processes = [], [], 0
         for run in runs:
             # The order matters: a failure at any point, and a second call, ends in one run more, not two or none.
@@ -110,7 +123,7 @@ def recover(
         crashed += [run.name for run in _dead_inline(client) if _close(client, run)]
         if not worker_lives:
             _free_places(client, pool)
-    return Recovery(tuple(crashed), tuple(again), processes, missed)
+    return Recovery(tuple(crashed), tuple(again), processes, missed, brought)
 
 
 def idle(api_url: str | None = None, pool: str = POOL) -> bool:
@@ -155,7 +168,7 @@ def _start_again(client: SyncPrefectClient, run: FlowRun) -> str | None:
     tags = [tag for tag in run.tags if not tag.startswith(AGAIN_TAG)]
     new = client.create_flow_run_from_deployment(
         run.deployment_id,
-        parameters=run.parameters,
+        parameters=run.parameters | _place(client.read_deployment(run.deployment_id)),
         tags=[*tags, f"{AGAIN_TAG}{before + 1}"],
         idempotency_key=f"softad-again-{run.id}",
     )
@@ -263,3 +276,34 @@ def _skip_missed(client: SyncPrefectClient, pool: str) -> int:
         deleted += len(surplus)
         if not surplus or len(runs) < 200:
             return deleted
+
+
+def _place(deployment: DeploymentResponse) -> dict[str, Any]:
+    """The parameters that say where a deployment's runs do their work."""
+    return {name: deployment.parameters[name] for name in ("config", "workspace") if name in deployment.parameters}
+
+
+def _bring_here(client: SyncPrefectClient, pool: str) -> int:
+    """Let the runs that are still to come name the place that their deployment names; how many named another.
+
+    A workspace that was moved or copied has its server's history with it, and in that the ticks that passed and
+    the retrainings that were asked for, with the paths of before: they would work on the other workspace.
+    """
+    from prefect.client.schemas.filters import FlowRunFilterDeploymentId
+
+    changed = 0
+    for deployment in deployments_of(client, pool):
+        place = _place(deployment)
+        ours = FlowRunFilterDeploymentId(any_=[deployment.id])
+        for run in client.read_flow_runs(flow_run_filter=_in_states("SCHEDULED", deployment_id=ours), limit=200):
+            if all(run.parameters.get(name) == value for name, value in place.items()):
+                continue
+            client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters=run.parameters | place,
+                tags=run.tags,
+                idempotency_key=f"softad-brought-{run.id}",
+            )
+            client.delete_flow_run(run.id)
+            changed += 1
+    return changed

@@ -129,7 +129,7 @@ def put_runs_right() -> None:
     """What a worker that was killed has left: only where no other worker of the pool runs."""
     from flows.dead_runs import recover
 
-    print(recover(skip_missed=True), flush=True)
+    print(recover(at_start=True), flush=True)
 
 
 PROGRAMS: Mapping[str, Callable[[argparse.Namespace, Secrets], tuple[list[str], dict[str, str]]]] = {

@@ -42,7 +42,9 @@ SETTLED = 60.0
 
 
 def read_record(root: Path) -> dict[str, Any]:
-    """What `run/up.json` says; empty where there is none that can be read.
+    """What `run/up.json` says; empty where there is none that can be read, or it came with a copied workspace.
+
+    The processes that a copy names are the other workspace's: to end them, or to ask them, would be to act on that.
 
     >>> read_record(Path("/nonexistent"))
     {}
@@ -51,7 +53,13 @@ def read_record(root: Path) -> dict[str, Any]:
         found = json.loads((root / "run" / "up.json").read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or found.get("root", _real(root)) != _real(root):
+        return {}
+    return found
+
+
+def _real(root: Path) -> str:
+    return str(root.resolve())
 
 
 class System:
@@ -128,7 +136,7 @@ class System:
             replace=True,
             pause_others=True,
         )
-        self._report(recover(api_url=self.where.prefect_api, skip_missed=True))
+        self._report(recover(api_url=self.where.prefect_api, at_start=True, root=self._root))
         if not self._are_ready(worker.after):
             return
         self._start(worker, "starting")
@@ -188,6 +196,7 @@ class System:
         me = Identity(psutil.Process().pid, psutil.Process().create_time())
         document = {
             "state": state,
+            "root": _real(self._root),
             "supervisor": asdict(me),
             "addresses": asdict(self.where),
             "ports": asdict(self._ports),
@@ -247,7 +256,7 @@ class System:
         if not self._named("prefect").healthy():
             return False
         try:
-            self._report(recover(api_url=self.where.prefect_api))
+            self._report(recover(api_url=self.where.prefect_api, root=self._root))
         except Exception:
             # The server may go at any moment; the worker waits for it, and this is done again then.
             self._log.exception("the interrupted runs could not be put right yet")
@@ -273,7 +282,7 @@ class System:
         if not worker.running() or not self._named("prefect").healthy():
             return
         try:
-            self._report(recover(api_url=self.where.prefect_api, worker_lives=True))
+            self._report(recover(api_url=self.where.prefect_api, worker_lives=True, root=self._root))
         except Exception:
             self._log.exception("the runs could not be looked through; trying again")
             return

@@ -20,7 +20,7 @@ from flows.errors import BadConfig, Refused, Unavailable
 from flows.events import Shift, emit_shift, request_retraining
 from flows.incidents import all_incidents
 from flows.local_services import Ports, addresses, environment, local_services
-from flows.services import Service, free_port
+from flows.services import MARK, Service, free_port
 from flows.settings import Settings, load_settings
 from flows.workspace import Workspace
 from monitoring.incidents import Incident
@@ -75,12 +75,14 @@ def retrain_id(client: Any, model: str) -> Any:
 
 
 def runs_of(client: Any, deployment_id: Any) -> list[Any]:
+    return [run for run in all_runs(client, deployment_id) if not run.auto_scheduled]
+
+
+def all_runs(client: Any, deployment_id: Any) -> list[Any]:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 
-    found = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])), limit=200
-    )
-    return [run for run in found if not run.auto_scheduled]
+    ours = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
+    return list(client.read_flow_runs(deployment_filter=ours, limit=200))
 
 
 def slots(client: Any, deployment_id: Any) -> int:
@@ -382,10 +384,66 @@ def test_of_the_ticks_missed_one_is_made_up_for(api: str, tmp_path: Path) -> Non
         wait_for(lambda: len(passed()) >= 4, seconds=30)
         client.pause_deployment(cycle.id)
         late = passed()
-        recovery = recover(api_url=api, skip_missed=True)
+        recovery = recover(api_url=api, at_start=True)
         assert recovery.missed >= len(late) - 1
         (kept,) = [run for run in late if run.id in {one.id for one in passed()}] or passed()
         assert kept.expected_start_time >= max(run.expected_start_time for run in late)
+
+
+def test_what_a_copied_workspace_was_to_run_is_run_in_the_copy(api: str, tmp_path: Path) -> None:
+    from prefect.states import Pending
+
+    was, copy = tmp_path / "was", tmp_path / "copy"
+    for place in (was, copy):
+        place.mkdir()
+    deploy([a_config(was, "copied", "interval:2")], was, api_url=api, source=SMALL)
+    with connected(api) as client:
+        retrain = retrain_id(client, "copied")
+        (cycle,) = [
+            one for one in deployments_of(client, "softad") if one.name == "copied" and "cycle" in one.entrypoint
+        ]
+        interrupted = begin(client, retrain)
+        client.create_flow_run_from_deployment(retrain, parameters={"incident": "i-2"}, tags=[RETRAIN_TAG])
+        queued = client.create_flow_run_from_deployment(retrain, parameters={"incident": "i-3"}, tags=[RETRAIN_TAG])
+        assert client.set_flow_run_state(queued.id, Pending()).state.name == "AwaitingConcurrencySlot"
+        wait_for(lambda: len(all_runs(client, cycle.id)) >= 3, seconds=30)
+        time.sleep(3)  # a tick passes, with the place of before
+
+        deploy([a_config(copy, "copied", "interval:2")], copy, api_url=api, source=SMALL, replace=True)
+        client.pause_deployment(cycle.id)
+        recovery = recover(api_url=api, at_start=True)
+        assert recovery.crashed == (interrupted.name,)
+        assert len(recovery.again) == 1
+        assert recovery.brought >= 3  # the last tick and both retrainings that waited
+        waiting = [run for run in all_runs(client, retrain) + all_runs(client, cycle.id) if run.state.is_scheduled()]
+        assert {run.parameters["workspace"] for run in waiting} == {str(copy)}
+        assert {Path(run.parameters["config"]).parent for run in waiting} == {copy}
+        asked = [run for run in waiting if run.deployment_id == retrain]
+        assert sorted(run.parameters["incident"] for run in asked) == ["i-1", "i-2", "i-3"]
+        assert all(RETRAIN_TAG in run.tags for run in asked)
+        assert not recover(api_url=api, at_start=True).brought
+        for run in all_runs(client, retrain):
+            client.delete_flow_run(run.id)
+
+
+def test_the_process_of_another_workspaces_run_is_left_alone(
+    api: str, tmp_path: Path, retraining: tuple[Any, Any]
+) -> None:
+    client, deployment_id = retraining
+    run = begin(client, deployment_id)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    theirs, ours = (
+        subprocess.Popen(command, env={RUN_VARIABLE: str(run.id), MARK: str(root)})
+        for root in (tmp_path / "was", tmp_path)
+    )
+    try:
+        assert recover(api_url=api, root=tmp_path).processes == 1
+        assert ours.wait(5) == -9
+        assert theirs.poll() is None
+    finally:
+        for process in (theirs, ours):
+            process.kill()
+            process.wait()
 
 
 def test_the_servers_environment_holds_no_other_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -189,6 +190,32 @@ def test_after_ctrl_c_another_port_is_taken_where_the_old_is_not_free(system: Lo
     system.finished_once("ctrl-c-1")
     system.started[-1].send_signal(signal.SIGTERM)
     assert system.started[-1].wait(30) == 0
+
+
+def test_a_copy_works_on_the_copy_alone(system: LocalSystem) -> None:
+    system.up_ready()
+    system.train_for(600)
+    system.shift("copy-1")
+    there = system.root.with_name("a copy")
+    # A copy taken of a running system holds the numbers of its processes; they are not the copy's.
+    shutil.copytree(system.root / "run", there / "run", ignore=shutil.ignore_patterns("tmp"))
+    assert running(system.root) is not None
+    assert (running(there), read_record(there)) == (None, {})
+    shutil.rmtree(there)
+
+    # A whole one is taken of a system that stands still: here one that was killed in the midst of a retraining.
+    system.kill()
+    shutil.copytree(system.root, there, ignore=shutil.ignore_patterns("tmp"))
+    before = (system.root / "diary.jsonl").read_text()
+    copy = LocalSystem(there)
+    copy.train_for(1)
+    try:
+        copy.up_ready()
+        copy.finished_once("copy-1")
+        wait_for(lambda: len(copy.ticks()) > len(system.ticks()))
+        assert (system.root / "diary.jsonl").read_text() == before
+    finally:
+        copy.end()
 
 
 def test_a_service_that_cannot_start_is_named(tmp_path: Path) -> None:
