@@ -103,7 +103,8 @@ def permissions(root: Path, secret: Path | None, folder: Path | None = None) -> 
             found.append(Check("permissions", "act", f"{sentence} everything as one user"))
             break
     owner = root.stat().st_uid
-    for path in folders:
+    # PostgreSQL's folder is its user's own where `softad up` is root's.
+    for path in (one for one in folders if not one.is_relative_to(root / "postgres")):
         if path.stat().st_uid != owner:
             sentence = f"{path} belongs to user {path.stat().st_uid} and the workspace to {owner}: somebody ran a"
             found.append(Check("permissions", "act", f"{sentence} command as another user; `chown -R` it back"))
@@ -230,7 +231,9 @@ def config(settings: Settings) -> list[Check]:
 def diagnose(config_path: Path | None, workspace: Path, *, now: datetime) -> list[Check]:
     """All checks that can be made, those of the workspace and the config first."""
     from flows.context import Context
+    from flows.credentials import apply
     from flows.installation import ports, versions
+    from flows.logins import logins
     from flows.settings import load_settings
     from flows.workspace import Workspace, check_format
 
@@ -252,9 +255,13 @@ def diagnose(config_path: Path | None, workspace: Path, *, now: datetime) -> lis
     found += attempted("config", lambda: config(settings))
     secret = path if settings.alerts.channels or settings.alerts.escalate_to else None
     found += attempted("permissions", lambda: permissions(root, secret, root / settings.services.secrets))
+    apply(settings, root)
     context = Context(settings, Workspace.open(root, settings=settings))
     store = context.store
-    found += attempted("database", lambda: database(context.tracker))
+    refused = attempted("logins", lambda: logins(settings, root))
+    found += refused
+    if all(one.state == "good" for one in refused):
+        found += attempted("database", lambda: database(context.tracker))
     found += attempted("tables", lambda: tables(store)) + attempted("ledger", lambda: ledger(store))
     found += attempted("clock", lambda: clock(store, root, now=now)) + attempted("outbox", lambda: outbox(context))
     return found

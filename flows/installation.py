@@ -81,7 +81,7 @@ def ports(root: Path) -> list[Check]:
     supervisor = record.get("supervisor")
     if supervisor and Identity(**supervisor).alive():
         where = Addresses(**record["addresses"])
-        asked = {"prefect": f"{where.prefect_api}/health", "page": where.page}
+        asked = {"prefect": f"{where.prefect_api}/health", "page": f"{where.page}health"}
         asked |= {"mlflow": f"{where.mlflow}/health"} if "mlflow" in record.get("processes", {}) else {}
         silent = [name for name, url in asked.items() if not answers(url)]
         if silent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -226,6 +227,45 @@ def test_the_worker_runs_a_cycle_and_only_an_approver_moves_the_champion(
         return True
 
     assert {user: moves(user) for user in PEOPLE} == {"viewer": False, "operator": False, "approver": True}
+
+
+def examined(production: Production) -> dict[str, list[str]]:
+    """What `softad doctor` says that must be done, by check; and that it knows of all others."""
+    done = production.command("doctor", "--json", "--config", production.config)
+    document = json.loads(done.stdout)
+    assert done.returncode == (0 if document["healthy"] else 4), done.stderr
+    named = {one["name"] for one in document["checks"]}
+    assert named >= {"ports", "permissions", "logins", "tables", "ledger", "clock"}
+    found: dict[str, list[str]] = {}
+    for one in document["checks"]:
+        if one["state"] == "act":
+            found.setdefault(one["name"], []).append(one["sentence"])
+    return found
+
+
+def test_the_doctor_finds_nothing_and_then_the_passwords_that_were_changed(production: Production) -> None:
+    assert examined(production) == {}
+    kept = {
+        name: production.kept.need(name) for name in ("viewer_password", "prefect_auth", "postgres_mlflow_password")
+    }
+    try:
+        for name in kept:
+            (production.kept.folder / name).write_text("softad:not-the-one\n")
+        found = examined(production)
+    finally:
+        for name, value in kept.items():
+            (production.kept.folder / name).write_text(value + "\n")
+    folder, again = production.kept.folder, "start `softad up` again, which makes it the password, or write the one of "
+    assert found == {
+        "logins": [
+            f"MLflow does not let viewer in with the secret viewer_password ({folder / 'viewer_password'}): {again}"
+            "before back",
+            f"Prefect does not take the secret prefect_auth ({folder / 'prefect_auth'}): {again}before back",
+            "PostgreSQL does not let mlflow in with the secret postgres_mlflow_password "
+            f"({folder / 'postgres_mlflow_password'}): {again}before back",
+        ]
+    }
+    assert not {value.rsplit(":")[-1] for value in kept.values()} & set(str(found).split())
 
 
 def test_a_login_to_mlflow_is_not_hashed_at_every_call(production: Production, as_service: Mapping[str, str]) -> None:
