@@ -58,16 +58,21 @@ class Case:
     seconds: float
 
 
-def _command(function: str, **named: Any) -> Callable[[Site], Any]:
+class Command:
     """A command as a person gives it."""
 
-    def run(site: Site) -> Any:
+    def __init__(self, function: str, **named: Any) -> None:
+        self.function, self.named = function, named
+
+    def __call__(self, site: Site) -> Any:
+        return self.itself()(None, site.folder, **self.named).document
+
+    def itself(self) -> Callable[..., Any]:
+        """The function that does it."""
         from flows import commands, people
 
-        made = getattr(people if hasattr(people, function) else commands, function)
-        return made(None, site.folder, **named).document
-
-    return run
+        found: Callable[..., Any] = getattr(people if hasattr(people, self.function) else commands, self.function)
+        return found
 
 
 def _first_incident(site: Site) -> str:
@@ -80,7 +85,7 @@ def _acknowledge(**answer: bool) -> Callable[[Site], Any]:
     def run(site: Site) -> Any:
         wanted = {"repaired": False, "new_normal": False, "seen": False} | answer
         at = site.repaired_at(2) if answer.get("repaired") else None
-        return _command("acknowledge", key=_first_incident(site), at=at, by="shift", **wanted)(site)
+        return Command("acknowledge", key=_first_incident(site), at=at, by="shift", **wanted)(site)
 
     return run
 
@@ -92,7 +97,7 @@ def _roll_back(site: Site) -> Any:
 
     moves = ledger.read(site.context().store, action=MOVED)
     promoted = [entry.subject for entry in moves if entry.details["decision"].startswith("promotion:")]
-    return _command("roll_back", reason="worse at the line", of=promoted[-1])(site)
+    return Command("roll_back", reason="worse at the line", of=promoted[-1])(site)
 
 
 def _retrain(site: Site) -> Any:
@@ -105,7 +110,7 @@ def _ingest(site: Site) -> Any:
     files = [
         path for folder in (site.folder / "inbox", site.folder / "inbox" / "labels") for path in folder.glob("*.csv")
     ]
-    return _command("ingest_files", files=sorted(files))(site)
+    return Command("ingest_files", files=sorted(files))(site)
 
 
 WORKS = (
@@ -119,10 +124,10 @@ WORKS = (
     Work("person", "ack --repaired", "alarm", _acknowledge(repaired=True)),
     Work("person", "ack --new-normal", "alarm", _acknowledge(new_normal=True)),
     Work("person", "close", "alarm",
-         lambda site: _command("close_incident", key=_first_incident(site), reason="noise", by="shift")(site)),
+         lambda site: Command("close_incident", key=_first_incident(site), reason="noise", by="shift")(site)),
     Work("person", "rollback", "promoted", _roll_back),
-    Work("person", "promote", "scheduled", _command("promote_version", version=None)),
-    Work("person", "add-class", "unknown class", _command("add_class", name="scratch", by="shift")),
+    Work("person", "promote", "scheduled", Command("promote_version", version=None, refuse=None, reason=None, by=None)),
+    Work("person", "add-class", "unknown class", Command("add_class", name="scratch", by="shift")),
 )  # fmt: skip
 
 QUICK = {
@@ -130,6 +135,7 @@ QUICK = {
     "retrain: as scheduled": ("mlflow create_model_version", "mlflow set_registered_model_alias"),
     "person: ack --repaired": ("append incidents",),
     "person: close": ("append lives", "append incidents"),
+    "person: promote": ("append ledger",),
     "person: add-class": ("file config", "append ledger"),
 }
 """Work -> the writes before which `--quick` lets it die; those of test_cycle_crash.py are tried in `make test`."""
