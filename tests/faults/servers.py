@@ -156,6 +156,10 @@ class System:
             answers(url) for url in (f"{where.prefect_api}/health", f"{where.mlflow}/health", f"{where.page}health")
         )
 
+    def said(self) -> str:
+        """The last that the supervisor wrote."""
+        return "\n".join((self.root / "logs" / "up.log").read_text().splitlines()[-12:])
+
     def content(self, model: str) -> dict[str, Any]:
         """What must be the same however often processes died on the way there."""
         from flows import ledger
@@ -202,6 +206,10 @@ def disturbed(system: System, target: str, stage: str, model: str, expected: dic
     wait_for(lambda: mark.exists() or system.state(first), seconds=180)
     if not mark.exists():
         raise SystemExit(f"{target} at {stage}: the cycle did not come to the point ({system.state(first)})")
+    if not _within(system.whole, 30.0):
+        raise SystemExit(
+            f"{target} at {stage}: a service was not there to be killed; the end of up.log:\n{system.said()}"
+        )
     victims = _victims(system, target, int(mark.read_text()))
     for victim in victims:
         os.kill(victim, signal.SIGKILL)

@@ -297,8 +297,15 @@ def test_no_secret_is_where_it_does_not_belong(production: Production) -> None:
 def test_killed_altogether_it_comes_back_with_all_it_had(production: Production, as_service: Mapping[str, str]) -> None:
     from mlflow import MlflowClient
 
-    before, record = production.where, read_record(production.root)
-    killed = [Identity(**one) for one in [*record["processes"].values(), record["supervisor"]]]
+    before = production.where
+
+    def recorded() -> list[Identity] | None:
+        """All that live by now: a service that ended by itself is started again within seconds, and up.log says why."""
+        record = read_record(production.root)
+        found = [Identity(**one) for one in [*record["processes"].values(), record["supervisor"]]]
+        return found if all(one.alive() for one in found) else None
+
+    killed = wait_for(recorded)
     for one in killed:
         os.kill(one.pid, signal.SIGKILL)
     production.started[0].wait()
