@@ -106,7 +106,7 @@ def recover(
         brought = _bring_here(client, pool) if at_start else 0
         runs = _active_runs(client, pool)
         living = by_variable(RUN_VARIABLE) if runs else {}
-        if root is not None:
+        if root is not None and living:
             ours = set(by_variable(MARK).get(str(root), ()))
             living = {run: [one for one in processes if one in ours] for run, processes in living.items()}
         if worker_lives:

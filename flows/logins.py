@@ -47,13 +47,13 @@ def _of_mlflow(address: str, kept: Secrets, *, own: bool) -> list[str | None]:
     secrets = {SERVICE_USER: f"mlflow_{SERVICE_USER}_password"}
     if own:
         secrets |= {**{user: f"{user}_password" for user in PEOPLE}, ADMIN: "mlflow_admin_password"}
-    found = []
+    url, found = f"{address}/api/2.0/mlflow/users/current", []
     for user, name in secrets.items():
         if (password := _get(kept, name)) is not None:
             remedy = _FIRST if user == ADMIN else _AGAIN
             found.append(
                 f"MLflow does not let {user} in with the secret {name} ({kept.folder / name}): {remedy}"
-                if _refuses(f"{address}/api/2.0/mlflow/users/current", (user, password))
+                if _refuses(url, (user, password))
                 else None
             )
     own_login = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
@@ -61,7 +61,7 @@ def _of_mlflow(address: str, kept: Secrets, *, own: bool) -> list[str | None]:
         found.append(
             f"MLflow does not let {own_login[0]} in, whom MLFLOW_TRACKING_USERNAME names: set MLFLOW_TRACKING_PASSWORD "
             "to the password, or unset both"
-            if _refuses(f"{address}/api/2.0/mlflow/users/current", (own_login[0], own_login[1] or ""))
+            if _refuses(url, (own_login[0], own_login[1] or ""))
             else None
         )
     return found
@@ -89,8 +89,9 @@ def _of_postgres(root: Path, kept: Secrets) -> list[str | None]:
         try:
             server.connect(role, database, password).close()
         except psycopg2.OperationalError as error:
-            said = "does not let" if "authentication failed" in str(error) else "cannot let"
-            found.append(f"PostgreSQL {said} {role} in with the secret {name} ({kept.folder / name}): {remedy}")
+            if "authentication failed" not in str(error):
+                return [f"PostgreSQL does not answer; see the end of {root / 'logs' / 'postgres.log'}"]
+            found.append(f"PostgreSQL does not let {role} in with the secret {name} ({kept.folder / name}): {remedy}")
         else:
             found.append(None)
     return found

@@ -128,14 +128,12 @@ class LocalSystem:
         wait_for(settled, seconds=120)
         assert self.diary(incident).count("finished") == 1
 
-    def kill(self) -> None:
+    def end(self) -> None:
         """End all of it at once, as a power cut would."""
         for process in self.started:
             process.kill()
             process.wait()
         end(by_variable(MARK).get(str(self.root), []), patience=0.0)
-
-    end = kill
 
 
 def a_shift(root: Path, incident: str) -> Shift:

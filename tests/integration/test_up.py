@@ -204,7 +204,7 @@ def test_a_copy_works_on_the_copy_alone(system: LocalSystem) -> None:
     shutil.rmtree(there)
 
     # A whole one is taken of a system that stands still: here one that was killed in the midst of a retraining.
-    system.kill()
+    system.end()
     shutil.copytree(system.root, there, ignore=shutil.ignore_patterns("tmp"))
     before = (system.root / "diary.jsonl").read_text()
     copy = LocalSystem(there)
