@@ -29,6 +29,7 @@ from softad.objectives import (
     cvar_weights,
     mean_of,
     mean_rho,
+    mean_rho_of_batch,
     rho,
     rho_slope,
     tilted_mean,
@@ -211,6 +212,9 @@ class IFlood(Criterion):
         return self.sigma**2 * mean_of(((losses - self.theta) / self.sigma).abs(), shares)
 
 
+_WITH_NUMPY = (torch.float32, torch.float64)
+"""Types of losses that NumPy has too."""
+
 Transform = Mean | CVaR | ChiSquareDRO | Tilted
 """What SoftAD can be laid over."""
 
@@ -276,6 +280,9 @@ class SoftAD(Criterion):
         self.eta, self.transform = float(eta), transform
         self.reading: Literal["aggregate", "pointwise"] = reading
         self.twice_differentiable = False
+        # Looked at in every step, where each further look costs a share of a small model's.
+        self._bare = transform is None
+        self._fixed = None if self.learns else (float(theta), float(sigma))
 
     @property
     def theta(self) -> float | Literal["auto"]:
@@ -326,11 +333,22 @@ class SoftAD(Criterion):
         elif state:
             super().load_state(state)
 
+    def forward(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
+        """As every `Criterion`; a batch without weights, on the CPU and under no transform, in fewer steps."""
+        if weights is None and losses.ndim == 1 and self._quick(losses):
+            theta, sigma = self._fixed or self._in_use(losses)
+            objective = mean_rho_of_batch(losses, theta, sigma, self.eta * theta)
+            if objective is not None:
+                return objective
+        return super().forward(losses, weights)
+
+    def _quick(self, losses: Tensor) -> bool:
+        return self._bare and not self.twice_differentiable and losses.is_cpu and losses.dtype in _WITH_NUMPY
+
     def _objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
         theta, sigma = self._in_use(losses)
         if self.transform is None:
-            quick = losses.is_cpu and losses.dtype in (torch.float32, torch.float64)
-            if shares is None and quick and not self.twice_differentiable:
+            if shares is None and self._quick(losses):
                 return mean_rho(losses, theta, sigma, self.eta * theta)
             return sigma**2 * mean_of(rho((losses - theta) / sigma), shares) + self.eta * theta
         if self.reading == "aggregate":
@@ -342,8 +360,8 @@ class SoftAD(Criterion):
         return sigma**2 * weighted_sum(self.transform.weights(losses, shares), rho((losses - theta) / sigma))
 
     def _in_use(self, losses: Tensor) -> tuple[float, float]:
-        if self._fixed_theta is not None and self._fixed_sigma is not None:
-            return self._fixed_theta, self._fixed_sigma
+        if self._fixed is not None:
+            return self._fixed
         if self._seen is None and self.learns:
             self._seen = float(losses.detach().double().mean())
         return cast("float", self.theta), cast("float", self.sigma)
