@@ -7,7 +7,6 @@ shape, the optimiser with its rates, and the batch size; they differ in criterio
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import time
@@ -16,13 +15,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state
 
 from softad.batches import batches_of, drawn_for
 from softad.checkpoints import State
 from softad.criteria import Criterion
 from softad.optimizers import named_optimizer
 from softad.row_losses import RowLoss, row_loss
+from softad.stacked_network import StackedNetwork
 from softad.stacked_objectives import StackedCriteria
 
 KEPT_SHARE = 0.8
@@ -138,7 +138,7 @@ def train_stack(
     """
     _check(pilots, splits, epochs, batch_size)
     networks = [build(pilot.seed) for pilot in pilots]
-    skeleton = _skeleton(networks[0], device)
+    network = StackedNetwork(networks[0], device)
     stacked, _ = stack_module_state(networks)
     weights = {name: value.detach().to(device).requires_grad_(True) for name, value in stacked.items()}
     optimizer_of = functools.partial(
@@ -150,7 +150,6 @@ def train_stack(
     loss_of = _training_losses(pilots, row_loss(base_loss), device)
     plain = row_loss(base_loss)
 
-    outputs = functools.partial(_outputs, skeleton)
     best = _Best(
         torch.full((len(pilots),), math.inf),
         [0] * len(pilots),
@@ -163,18 +162,17 @@ def train_stack(
     for number in range(1, epochs + 1):
         if deadline is not None and time.monotonic() >= deadline:
             break
-        skeleton.train()
+        network.train()
         for index in rows.batches(number, batch_size):
             x, y, held = rows.take(index)
-            losses = loss_of(outputs(weights, x, rows.shared), y)
-            objective = criteria.objective(losses, held)
+            losses = loss_of(network(weights, x, rows.shared), y)
             stepper.zero_grad()
-            # One sum: a model's weights appear in its own term only.
-            objective.sum().backward()  # type: ignore[no-untyped-call]
+            # A model's weights appear in its own losses only.
+            losses.backward(criteria.pulls(losses, held))  # type: ignore[no-untyped-call]
             stepper.step()
-        skeleton.eval()
+        network.train(False)
         with torch.no_grad():
-            means = rows.validation_means(functools.partial(outputs, weights), plain)
+            means = rows.validation_means(functools.partial(network, weights), plain)
         criteria.observe(means)
         for model, mean, level in zip(alive.tolist(), means.tolist(), criteria.levels(), strict=True):
             if not best.over[model]:
@@ -198,23 +196,6 @@ def train_stack(
     if patience is None or not history[0]:
         best.weights = {name: value.detach() for name, value in weights.items()}
     return _results(pilots, networks, best, history, levels, early=patience is not None)
-
-
-def _skeleton(network: nn.Module, device: str) -> nn.Module:
-    """A network whose weights are replaced at each call."""
-    if any(True for _ in network.buffers()):
-        raise ValueError("build: a network with buffers, such as batch normalisation; allowed: one without")
-    return copy.deepcopy(network).to(device)
-
-
-def _outputs(skeleton: nn.Module, values: dict[str, Tensor], x: Tensor, shared: bool) -> Tensor:
-    """Outputs (m, B, k) of all models, for features (B, ...) where they are shared, else (m, B, ...)."""
-
-    def one(own: dict[str, Tensor], batch: Tensor) -> Tensor:
-        result: Tensor = functional_call(skeleton, own, (batch,))
-        return result
-
-    return vmap(one, in_dims=(0, None if shared else 0), randomness="different")(values, x)
 
 
 def _taken(

@@ -1,4 +1,8 @@
-"""The criteria of many models at once: from losses (m, n), a line a model, to objectives (m,)."""
+"""The criteria of many models at once: from losses (m, n), a line a model, to how strongly each row pulls.
+
+The rows' pulls are the derivatives of the objectives by the losses, worked out by formula: of a stack's step, the
+graph of a dozen small objectives and the way back through it would be a third.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ from softad.objectives import (
     cvar_threshold,
     cvar_weights,
     mean_of,
-    rho,
+    rho_slope,
     shares_of,
     tilted_mean,
     tilted_weights,
@@ -36,11 +40,13 @@ from softad.objectives import (
 class StackedCriteria:
     """Criteria of many models; those of one kind are worked out together.
 
-    Each objective is divided by its criterion's scale, as `softad.training.fit` does.
+    Each pull is divided by its criterion's scale, as `softad.training.fit` does with the step.
 
-    >>> stacked = StackedCriteria([Mean(), SoftAD(theta=0.5), SoftAD(theta=1.0)])
-    >>> stacked.objective(torch.tensor([[1.0, 2.0], [0.5, 0.5], [1.0, 1.0]]))
-    tensor([1.5000, 0.0000, 0.0000])
+    >>> stacked = StackedCriteria([Mean(), SoftAD(theta=0.5), CVaR(0.5)])
+    >>> stacked.pulls(torch.tensor([[1.0, 2.0], [0.5, 1.25], [1.0, 3.0]]))
+    tensor([[0.5000, 0.5000],
+            [0.0000, 0.3000],
+            [0.0000, 1.0000]])
 
     Raises
     ------
@@ -56,18 +62,22 @@ class StackedCriteria:
             members.setdefault(key, []).append(number)
         self._count = len(criteria)
         self._groups = [_Group([criteria[n] for n in numbers], numbers, device) for numbers in members.values()]
+        self._place = self._places()
 
-    def objective(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Losses (m, n), and sample weights (m, n) or None, to the objectives (m,)."""
-        shares = shares_of(weights, losses)
+    def pulls(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Losses (m, n), and sample weights (m, n) or None, to the derivatives of each model's objective, (m, n)."""
+        fixed = losses.detach()
+        shares = shares_of(weights, fixed)
         if len(self._groups) == 1:
-            return self._groups[0].objective(losses, shares)
+            return self._groups[0].pulls(fixed, shares)
         parts = [
-            group.objective(losses[group.index], None if shares is None else shares[group.index])
-            for group in self._groups
+            group.pulls(fixed[group.index], None if shares is None else shares[group.index]) for group in self._groups
         ]
-        order = torch.cat([group.index for group in self._groups])
-        return torch.cat(parts)[torch.argsort(order)]
+        return torch.cat(parts)[self._place]
+
+    def _places(self) -> Tensor:
+        """Where each model's line is among those of the groups, one behind the other."""
+        return torch.argsort(torch.cat([group.index for group in self._groups]))
 
     def taken(self, keep: Tensor) -> StackedCriteria:
         """The criteria of some of the models, in the order of `keep`, shape (k,), with what they have learnt.
@@ -79,6 +89,7 @@ class StackedCriteria:
         fewer = copy.copy(self)
         fewer._count = len(place)
         fewer._groups = [part for group in self._groups if (part := group.taken(place)) is not None]
+        fewer._place = fewer._places()
         return fewer
 
     def observe(self, means: Tensor) -> None:
@@ -140,29 +151,32 @@ class _Group:
             setattr(fewer, name, getattr(self, name)[rows])
         return fewer
 
-    def objective(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+    def pulls(self, losses: Tensor, shares: Tensor | None) -> Tensor:
+        each: Tensor | float = 1.0 / losses.shape[-1] if shares is None else shares
         if self.kind is Flooding:
-            level = self.level.flatten().to(losses.dtype)
-            return (mean_of(losses, shares) - level).abs() + level
+            side = torch.sign(mean_of(losses, shares)[:, None] - self.level.to(losses.dtype))
+            return side.expand_as(losses) * each
         if self.kind is IFlood:
-            return self.sigma.flatten() * mean_of(((losses - self.theta) / self.sigma).abs(), shares)
+            return torch.sign(losses - self.theta) * each
         if self.kind is not SoftAD:
-            return self._transformed(self.kind, losses, shares)
+            return self._weights(self.kind, losses, shares)
         if self.waiting:
-            self._see(losses.detach().mean(-1, keepdim=True))
+            self._see(losses.mean(-1, keepdim=True))
             self.waiting = False
         theta, sigma = self.theta, self.sigma
         if self.over is None:
-            return sigma.flatten() * mean_of(rho((losses - theta) / sigma), shares)
+            return rho_slope((losses - theta) / sigma) * each
         if self.reading == "aggregate":
-            inside = self._transformed(type(self.over), losses, shares)[:, None]
-            return (sigma * rho((inside - theta) / sigma)).squeeze(-1)
+            worst = self._weights(type(self.over), losses, shares)
+            tilted = isinstance(self.over, Tilted)
+            inside = tilted_mean(losses, self.tilt, shares) if tilted else (worst * losses).sum(-1)
+            return rho_slope((inside[:, None] - theta) / sigma) * worst
         if isinstance(self.over, CVaR):
-            limit = cvar_threshold(losses, self.level, shares)[..., None]
-            lifted = limit + torch.relu(losses - limit) / (1.0 - self.level).to(losses.dtype)
-            return sigma.flatten() * mean_of(rho((lifted - theta) / sigma), shares)
-        weights = self._weights(type(self.over), losses, shares)
-        return sigma.flatten() * (weights * rho((losses - theta) / sigma)).sum(-1)
+            above = losses - cvar_threshold(losses, self.level, shares)[..., None]
+            tail = (1.0 - self.level).to(losses.dtype)
+            lifted = losses - above + torch.relu(above) / tail
+            return rho_slope((lifted - theta) / sigma) * (above > 0) * each / tail
+        return rho_slope((losses - theta) / sigma) * self._weights(type(self.over), losses, shares)
 
     def observe(self, means: Tensor) -> None:
         new = means[self.index.cpu()].to(self.theta)[:, None]
@@ -175,13 +189,6 @@ class _Group:
         self.theta = torch.where(self.auto_theta, AUTO_SHARE * means, self.theta)
         self.sigma = torch.where(self.auto_sigma, means.clamp_min(SMALLEST_AUTO_SIGMA), self.sigma)
 
-    def _transformed(self, kind: type, losses: Tensor, shares: Tensor | None) -> Tensor:
-        if kind is Mean:
-            return mean_of(losses, shares)
-        if kind is Tilted:
-            return tilted_mean(losses, self.tilt, shares)
-        return (self._weights(kind, losses, shares) * losses).sum(-1)
-
     def _weights(self, kind: type, losses: Tensor, shares: Tensor | None) -> Tensor:
         if kind is CVaR:
             return cvar_weights(losses, self.level, shares)
@@ -189,4 +196,4 @@ class _Group:
             return chi_square_weights(losses, self.radius, shares)
         if kind is Tilted:
             return tilted_weights(losses, self.tilt, shares)
-        return torch.full_like(losses.detach(), 1.0 / losses.shape[-1]) if shares is None else shares
+        return torch.full_like(losses, 1.0 / losses.shape[-1]) if shares is None else shares
