@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from flows.store import Store
 from flows.tracking import Tracker
 from flows.workspace import Workspace
 from softad.simulation import CATEGORICAL, CLASSES, NUMERIC, SLICES, InspectionLine
+from tests.integration.prefect_alone import serving
 
 SMALL = {"hidden": [16], "epochs": 8, "patience": 3, "thetas": [0.1, 0.3], "learning_rate": 0.01}
 
@@ -174,6 +175,13 @@ def capable_once(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -
 def capable(capable_once: Plant, tmp_path: Path) -> Plant:
     """A copy of `capable_once`."""
     return _copied(capable_once, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server without a worker, one for each file of tests."""
+    with serving(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
