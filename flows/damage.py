@@ -32,11 +32,12 @@ def refuse_empty_commits(table: str, folder: Path, *, since: int | None = None) 
     ...     refuse_empty_commits("labels", Path(name)), refuse_empty_commits("labels", Path(name), since=1)
     (3, 1)
     """
-    log, count = folder / "_delta_log", 0
-    for count, path in enumerate(log.glob("*.json") if since is None else _commits(log, since), start=1):
+    log = folder / "_delta_log"
+    commits = list(log.glob("*.json") if since is None else _commits(log, since))
+    for path in commits:
         if path.stat().st_size == 0:
             raise damaged(f"table {table}", f"{path.name} of its log is empty")
-    return count if since is None else max(count - 1, 0)
+    return len(commits) if since is None else max(len(commits) - 1, 0)
 
 
 def _commits(log: Path, first: int) -> Iterator[Path]:

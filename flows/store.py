@@ -299,10 +299,10 @@ class Store:
             which = (os.getpid(), made.st_ino, made.st_mtime_ns)
         if version is None and (known := self._opened.get(table)) is not None and known[0] == which:
             # Reading what was committed since is far cheaper than the whole log again; another process, or a table
-            # that was made anew under the same name, has to read it all.
-            if not self.remote:
-                refuse_empty_commits(table, Path(uri), since=known[1].version())
-            known[1].update_incremental()
+            # that was made anew under the same name, has to read it all. Delta Lake lists the log first, which only
+            # grows: where nothing was committed, it is not asked.
+            if self.remote or refuse_empty_commits(table, Path(uri), since=known[1].version()):
+                known[1].update_incremental()
             return known[1]
         if not self.remote:
             refuse_empty_commits(table, Path(uri))
