@@ -186,7 +186,7 @@ def _look(
     report, scan = report_of(
         context, reference, judged, window=due.window, age=due.age, state=state, earlier=earlier,
         json=folder / f"{name}.json", html=folder / f"{name}.html" if watch.html_reports else None,
-        threshold=threshold,
+        threshold=threshold, twins=workspace.cache / "twins",
     )  # fmt: skip
     result, verdict, attribution = report.result, report.verdict, report.attribution
     if verdict is None:
@@ -230,6 +230,7 @@ def report_of(
     json: Path,
     html: Path | None,
     threshold: float | None = None,
+    twins: Path | None = None,
 ) -> tuple[WindowReport, ConcentrationScan]:
     """Run the report of one look, from the scan's state before it.
 
@@ -239,6 +240,7 @@ def report_of(
     judged: rows of the window with `loss`, and what `flows.units` tells of them.
     state: of the scan before.
     earlier, json, html, threshold: as `monitoring.report.run_report` takes them.
+    twins: see `monitoring.scan.ConcentrationScan.remember`; None where an old look is taken again.
     """
     from monitoring.report import run_report
     from monitoring.scan import ConcentrationScan
@@ -246,6 +248,8 @@ def report_of(
     settings = context.settings
     watch = settings.monitoring
     scan = ConcentrationScan.from_dict(state)
+    if twins is not None:
+        scan.remember(twins)
     report = run_report(
         current=judged, reference=reference, scan=scan, window=window, numeric=settings.data.numeric,
         categorical=settings.data.categorical, sample_rows=watch.report_rows, seed=watch.seed, json=json, html=html,

@@ -112,7 +112,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Downloaded models; may be deleted at any time."""
+        """Downloaded models, and what the scan worked out; may be deleted at any time."""
         return self.root / "cache" / self.model
 
     @property

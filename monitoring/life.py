@@ -9,6 +9,7 @@ import numpy as np
 
 from monitoring.lives import SCALES, TIE, History, TwinLives, components
 from monitoring.ranks import SCORES, Floats, Integers, RankBins, scores_of
+from monitoring.twin_memory import TwinMemory
 from monitoring.weeks import WeekSums, prior_variance
 
 
@@ -66,6 +67,7 @@ class Life:
     ordinary: the windows so far, and the reference's weeks where they are known.
     reference_weeks: how many weeks the reference is.
     learned_weeks: how many of them are among the ordinary ones.
+    memory: where the twins' state is kept beside the looks, so that a long life is not replayed at each; or None.
     """
 
     views: tuple[RankBins, ...]
@@ -80,6 +82,7 @@ class Life:
     ordinary: WeekSums | None = None
     reference_weeks: int = 1
     learned_weeks: int = 0
+    memory: TwinMemory | None = None
     _twins: TwinLives | None = None
 
     def __post_init__(self) -> None:
@@ -108,6 +111,8 @@ class Life:
         twins = self._replayed()
         twins.advance(counts.units, threshold)
         self.looks.append((counts.units, threshold))
+        if self.memory is not None:
+            self.memory.keep(self._twins_of(), self.looks, twins.state)
         self.spent = twins.alarmed / twins.lives * len(self.views)
         self.add(counts)
 
@@ -183,9 +188,25 @@ class Life:
     def _replayed(self) -> TwinLives:
         if self._twins is None:
             twins = TwinLives(self._spacings, self._scores, lives=self.lives, seed=self.seed, horizon=self.horizon)
-            twins.replay(self.looks)
+            shape = (len(self._scores.names), self.lives)
+            state = self.memory.recall(self._twins_of(), self.looks, shape) if self.memory is not None else None
+            if state is None:
+                twins.replay(self.looks)
+            else:
+                twins.resume(self.looks, state)
             self._twins = twins
         return self._twins
+
+    def _twins_of(self) -> dict[str, Any]:
+        """All that the twins follow from, save the looks; the library's version, for it promises no lasting stream."""
+        return {
+            "numpy": np.__version__,
+            "spacings": self._spacings.tolist(),
+            "scores": list(self._scores.names),
+            "lives": self.lives,
+            "seed": self.seed,
+            "horizon": self.horizon,
+        }
 
     def to_dict(self, *, counts: bool = True) -> dict[str, Any]:
         """The state without the twins, which are rebuilt by replay when they are needed.

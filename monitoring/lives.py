@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from monitoring.ranks import Floats, Integers, Scores
+from monitoring.twin_memory import TwinState
 
 SCALES = (1, 2, 4, 8, 16)
 """The last so many windows are summed, so that a jump and a slow change are both seen."""
@@ -216,11 +217,30 @@ class TwinLives:
 
     def replay(self, looks: Sequence[tuple[int, float | None]]) -> None:
         """Take many looks again, each (rows, threshold), as after a restart."""
-        first = self._looks
+        for (sums, ties), (rows, threshold) in zip(self._drawn(looks, self._looks), looks, strict=True):
+            self._take(*self._judge(sums, ties, rows), threshold)
+
+    def resume(self, looks: Sequence[tuple[int, float | None]], state: TwinState) -> None:
+        """Come to where `replay` of these looks would: `state` is from there, and the last windows are drawn again."""
+        recent = looks[-SCALES[-1] :]
+        drawn = [sums for sums, _ in self._drawn(recent, len(looks) - len(recent))]
+        self._history = History(
+            sums=drawn[::-1],
+            rows=[rows for rows, _ in recent][::-1],
+            total=state.total,
+            total_rows=sum(rows for rows, _ in looks),
+        )
+        self._left, self._looks, self._next = state.left.copy(), len(looks), None
+
+    @property
+    def state(self) -> TwinState:
+        """What `resume` needs beside the looks so far."""
+        return TwinState(self._left.copy(), self._history.total)
+
+    def _drawn(self, looks: Sequence[tuple[int, float | None]], first: int) -> Iterator[tuple[Floats, Floats]]:
+        """Draws of looks that follow each other; `first` says how many there were before."""
         with ThreadPoolExecutor(max_workers=2) as pool:  # drawing frees the interpreter's lock, and is most of the work
-            drawn = pool.map(lambda look: self._draw(first + look[0], look[1][0]), enumerate(looks))
-            for (sums, ties), (rows, threshold) in zip(drawn, looks, strict=True):
-                self._take(*self._judge(sums, ties, rows), threshold)
+            yield from pool.map(lambda look: self._draw(first + look[0], look[1][0]), enumerate(looks))
 
     def _prospect(self, rows: int) -> tuple[History, Floats]:
         if self._next is None or self._next[0] != rows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from monitoring.ranks import Floats
 from monitoring.sample import Ids, evenly, take
 from monitoring.scan_reference import Reference, weekly_counts
 from monitoring.scan_result import ScanResult
+from monitoring.twin_memory import TwinMemory
 from monitoring.weeks import WeekVariance
 
 FORMAT = 2
@@ -338,6 +340,20 @@ class ConcentrationScan:
         scan._newest = None if state["last"] is None else (state["last"][0], state["last"][1])
         scan._closed = state["closed"]
         return scan
+
+    def remember(self, folder: Path) -> None:
+        """Keep in a folder what the twins came to: the next scan from `to_dict` need not replay a long life.
+
+        >>> import tempfile
+        >>> scan = ConcentrationScan(windows=10, window_size=50).fit(np.random.default_rng(0).exponential(size=300))
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     scan.remember(Path(name))
+        ...     _ = scan.update(np.random.default_rng(1).exponential(size=50))
+        ...     len(list(Path(name).iterdir()))
+        1
+        """
+        for course in self._courses:
+            course.life.memory = TwinMemory(folder)
 
 
 def _ages_of(label_age: float | Sequence[float] | None) -> tuple[float | None, ...]:
