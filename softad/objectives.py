@@ -209,9 +209,11 @@ def chi_square_weights(losses: Tensor, radius: Level, shares: Tensor | None = No
         found = _chi_square_of_vector(losses.detach().numpy(), 1.0 + 2.0 * radius)
         return torch.from_numpy(found).to(losses.dtype)
     fixed = wide(losses.detach())
-    mass = wide(shares) if shares is not None else None
+    mass = None
     lowest = fixed.amin(-1, keepdim=True)
-    if mass is not None:
+    if shares is not None:
+        # In single precision shares add up to 1 but for 1e-7, which is much beside a small radius.
+        mass = wide(shares) / wide(shares).sum(-1, keepdim=True)
         # A row without weight must not be the maximum.
         lowest = torch.where(mass > 0, fixed, math.inf).amin(-1, keepdim=True)
         fixed = torch.where(mass > 0, fixed, lowest)

@@ -44,23 +44,25 @@ class StackedNetwork:
 
     def __call__(self, weights: Mapping[str, Tensor], features: Tensor, shared: bool) -> Tensor:
         """Outputs (m, B, k), of features that are `shared` by all models, (B, ...), or of each its own, (m, B, ...)."""
-        values = features
+        if not weights:
+            raise ValueError("build: a network without weights; allowed: one with something to train")
+        values, models = features, len(next(iter(weights.values())))
         for name, layer in self._layers:
             inside = f"{name}." if name else ""
             own = {key.removeprefix(inside): value for key, value in weights.items() if key.startswith(inside)}
             if type(layer) is nn.Linear and layer.bias is not None and values.ndim == (2 if shared else 3):
                 weight, bias = own["weight"].transpose(1, 2), own["bias"].unsqueeze(1)
-                values = torch.baddbmm(bias, values.expand(len(weight), -1, -1), weight)
+                values = torch.baddbmm(bias, values.expand(models, -1, -1), weight)
                 shared = False
-            elif type(layer) is nn.ReLU:
-                values = torch.relu(values)
+            elif type(layer) is nn.ReLU or (type(layer) is nn.Flatten and shared):
+                values = layer(values)
             elif own:
                 values = _vectorised(layer, own, values, shared)
                 shared = False
             else:
-                values = layer(values) if shared else vmap(layer, randomness="different")(values)
-        if shared:
-            raise ValueError("build: a network without weights; allowed: one with something to train")
+                # Chance, such as dropout's, is each model's own, so what is shared no longer is.
+                values = vmap(layer, randomness="different")(values.expand(models, *values.shape) if shared else values)
+                shared = False
         return values
 
 
