@@ -96,7 +96,7 @@ class Drops:
             frame = pd.concat([frame, row])
         if self.chance.random() < 0.3:
             row = piece.tail(1).astype(object).copy()
-            row["id"], row[column] = f"BAD-{self.pieces}", "n/a"
+            row["id"], row[column] = f"BAD-{self.pieces}", "12.3.4"
             self.truth.bad.add(f"BAD-{self.pieces}")
             frame = pd.concat([frame.astype(object), row])
         return frame
@@ -224,6 +224,7 @@ def soak(folder: Path, *, kills: int, seed: int, seconds: float | None = None) -
                                ("files", "inspections", "quarantine", "labels", "predictions", "windows", "incidents",
                                 "ledger")}, bench.answer)  # fmt: skip
     return {"seed": seed, "kills": killed, "rounds": rounds, "ends": dict(ends), "rows": len(drops.truth.rows),
+            "bad": len(drops.truth.bad),
             "counts": counts, "wrong": wrong, "seconds": round(time.perf_counter() - begun, 1)}  # fmt: skip
 
 
