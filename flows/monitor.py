@@ -320,11 +320,11 @@ def _plain(value: Any) -> Any:
 def outcomes(context: Context) -> list[WindowOutcome]:
     """All looks so far, in the order in which they were made; a later look at the same window replaces the earlier,
     unless that raised an alarm."""
+    names = list(WindowOutcome.__dataclass_fields__)
     # A further look at a window is made for further labels alone, so their number orders two looks of one moment.
-    frame = context.store.read("windows", order='"at", "end", "window", "age", "labelled"')
+    frame = context.store.read("windows", columns=names, order='"at", "end", "window", "age", "labelled"')
     found: dict[tuple[str, str], WindowOutcome] = {}
     for row in frame.to_dict("records"):
-        row.pop("scan", None)
         for name in ("figures", "findings", "details"):
             row[name] = json.loads(row[name]) if isinstance(row[name], str) else {}
         for name in ("start", "end", "at"):
@@ -332,7 +332,6 @@ def outcomes(context: Context) -> list[WindowOutcome]:
         for name in ("statistic", "threshold", "budget_spent", "age"):
             row[name] = None if pd.isna(row[name]) else float(row[name])
         row["report"] = row["report"] if isinstance(row["report"], str) else None
-        names = WindowOutcome.__dataclass_fields__
         earlier = found.get((row["life"], row["window"]))
         if earlier is not None and earlier.alarm:
             continue
