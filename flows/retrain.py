@@ -217,16 +217,16 @@ def rows_digest(frame: pd.DataFrame) -> str:
 
 
 def _finished(tracker: Tracker, key: str) -> Training | None:
-    """The finished training of this key; runs that a crash left as running are ended."""
+    """The finished training of this key; what a crash or a full disk left as running is ended."""
     found = None
     for run in tracker.find(key):
         if run.status == "FINISHED":
             found = found or training_of(tracker, run)
-        elif run.status == "RUNNING":
-            for part in tracker.children(run.run_id):
-                if part.status == "RUNNING":
-                    tracker.finish(part.run_id, "KILLED")
-            tracker.finish(run.run_id, "KILLED")
+            continue
+        # A run that could still be marked as failed may have a candidate that could not.
+        for part in (*tracker.children(run.run_id), run):
+            if part.status == "RUNNING":
+                tracker.finish(part.run_id, "KILLED")
     return found
 
 

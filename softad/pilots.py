@@ -120,6 +120,10 @@ class Search:
     >>> search = Search(settings_grid(0.7, None), {"ERM": (0.7, 3.0)}, reference=0.7, seed=0)
     >>> all(setting.source == "search" for setting in search.ask(3))
     True
+    >>> grid = settings_grid(1e-3, None)  # almost nothing is left to learn
+    >>> learnt = Search(grid, {setting.name: (1e-3, 1e-2) for setting in grid}, reference=1e-3, seed=0)
+    >>> len(learnt.ask(3))
+    3
     """
 
     KINDS = ("softad", "cvar", "chi_square", "cvar_softad")
@@ -214,8 +218,11 @@ class Search:
         else:
             return None
         spaces: dict[str, Any] = {"objective": optuna.distributions.CategoricalDistribution(self.KINDS)}
-        spaces |= {name: space for name, space in self._spaces().items() if name in params}
-        return params, spaces
+        within = {name: space for name, space in self._spaces().items() if name in params}
+        # Where almost nothing is left to learn, "auto" comes to less than is searched for.
+        if not all(space.low <= params[name] <= space.high for name, space in within.items()):
+            return None
+        return params, spaces | within
 
 
 def theta_of(criterion: Criterion) -> float | None:
