@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 
 from flows.dataset import labelled_rows
-from flows.errors import BadConfig, BadInput, Refused
+from flows.errors import BadConfig, BadInput, Refused, Unavailable
 from flows.holdout import trained_rows
 from flows.retrain import kept_versions, latest_training, retrain
 from flows.settings import Settings
+from flows.tracking import Tracker
 from monitoring.incidents import Incident
 
 
@@ -152,6 +153,27 @@ def test_a_kill_anywhere_ends_in_one_finished_run(trained: Any, tmp_path: Path, 
     for run in runs:
         assert all(child.status != "RUNNING" for child in trained.tracker.children(run.run_id))
     assert [one.version for one in trained.tracker.versions()] == ["1", "2"]
+
+
+def test_a_candidate_left_open_beside_a_failed_training_is_ended_by_the_next(trained: Any) -> None:
+    class FullFor(Tracker):
+        """MLflow's disk is full whenever a candidate is to be ended, and has room for the training's own end."""
+
+        def finish(self, run_id: str, status: str = "FINISHED") -> None:
+            if self.run(run_id).parent is not None:
+                raise Unavailable("MLflow: the disk is full")
+            super().finish(run_id, status)
+
+    parts = trained.parts()
+    full = FullFor(parts["settings"], parts["workspace"])
+    with pytest.raises(Unavailable, match="the disk is full"):
+        retrain(**(parts | {"tracker": full}), now=trained.after(1), reason="full")
+    (failed, _) = trained.tracker.runs()
+    assert failed.status == "FAILED"
+    assert [child.status for child in trained.tracker.children(failed.run_id)] == ["RUNNING"]
+    train(trained, "full")
+    for run in trained.tracker.runs():
+        assert all(part.status != "RUNNING" for part in (run, *trained.tracker.children(run.run_id)))
 
 
 # -- the same again ---------------------------------------------------------------------------------------------------
