@@ -28,6 +28,8 @@ PREFECT_SERVER = {
     # Few ticks ahead: each is a row, and one to leave out after an outage.
     "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "10",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    # Of several heaps, as many threads have them, each keeps what it once needed: three times the growth with each run.
+    "MALLOC_ARENA_MAX": "1",
 }
 WORKER = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
