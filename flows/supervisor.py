@@ -35,7 +35,7 @@ RUNS_EVERY = 15.0
 GARBAGE = (700, 10, 10)
 """How often garbage is looked for: as Python does by itself."""
 MOST_MB = {"worker": 500.0, "prefect": 1_000.0, "mlflow": 1_500.0}
-"""Size from which a process is started anew: what Prefect's keep of each run, a third of a megabyte, adds up."""
+"""Size from which a process is started anew: the little that Prefect's keep of each run adds up."""
 READY_WITHIN = 240.0
 SETTLED = 60.0
 """A service that ran this long counts as well again: its next failure is its first."""
