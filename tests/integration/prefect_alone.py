@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from flows.deployments import RETRAIN_TAG, FlowSource, deployments_of
 from flows.local_services import Ports, addresses, local_services
 from flows.services import free_port
 from flows.settings import Settings, load_settings
+from tests.integration import local_system
 
 HERE = Path(__file__).absolute().parent
 SMALL = FlowSource(HERE, "small_flows.py:cycle_flow", "small_flows.py:retrain_flow", None, None)
 NOW = datetime(2026, 4, 6, 12, tzinfo=UTC)
+wait_for = partial(local_system.wait_for, seconds=20.0)
 
 
 def a_config(folder: Path, name: str, cycle: str = "*/15 * * * *") -> Settings:
@@ -40,14 +42,6 @@ def serving(root: Path) -> Iterator[str]:
         yield service.environment["PREFECT_API_URL"]
     finally:
         service.kill()
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
-    return value
 
 
 def retrain_id(client: Any, model: str) -> Any:

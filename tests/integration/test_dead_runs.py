@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ def begin(client: Any, deployment_id: Any, **options: Any) -> Any:
     return run
 
 
+@contextmanager
+def sleeping(environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that would live for ten minutes, and is killed at the end."""
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def state_of(client: Any, run: Any) -> str:
     return str(client.read_flow_run(run.id).state_name)
 
@@ -55,18 +67,11 @@ def test_a_killed_retraining_frees_its_place_and_starts_again_once(api: str, ret
     assert slots(client, deployment_id) == 1
     queued = client.create_flow_run_from_deployment(deployment_id, parameters={"incident": "i-2"})
     assert client.set_flow_run_state(queued.id, Pending()).state.name == "AwaitingConcurrencySlot"
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    orphan = subprocess.Popen(command, env={RUN_VARIABLE: str(run.id)})
-    stranger = subprocess.Popen(command)
-    try:
+    with sleeping({RUN_VARIABLE: str(run.id)}) as orphan, sleeping() as stranger:
         recovery = recover(api_url=api)
         assert (recovery.crashed, recovery.processes, len(recovery.again)) == ((run.name,), 1, 1)
         assert orphan.wait(5) == -9
         assert stranger.poll() is None
-    finally:
-        for process in (stranger, orphan):
-            process.kill()
-            process.wait()
     assert state_of(client, run) == "Crashed"
     assert state_of(client, queued) == "AwaitingConcurrencySlot"
     assert slots(client, deployment_id) == 0
@@ -120,10 +125,8 @@ def test_beside_a_living_worker_a_young_run_is_left_alone(api: str, retraining: 
 def test_beside_a_living_worker_only_a_run_whose_process_is_gone_counts(api: str, retraining: tuple[Any, Any]) -> None:
     client, deployment_id = retraining
     run = begin(client, deployment_id)
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    with subprocess.Popen(command, env={RUN_VARIABLE: str(run.id)}) as process:
+    with sleeping({RUN_VARIABLE: str(run.id)}):
         assert not recover(api_url=api, worker_lives=True, patience=0.0)
-        process.kill()
     recovery = recover(api_url=api, worker_lives=True, patience=0.0)
     assert (recovery.crashed, len(recovery.again)) == ((run.name,), 1)
     assert slots(client, deployment_id) == 0
@@ -219,16 +222,8 @@ def test_the_process_of_another_workspaces_run_is_left_alone(
 ) -> None:
     client, deployment_id = retraining
     run = begin(client, deployment_id)
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    theirs, ours = (
-        subprocess.Popen(command, env={RUN_VARIABLE: str(run.id), MARK: str(root)})
-        for root in (tmp_path / "was", tmp_path)
-    )
-    try:
+    theirs, ours = ({RUN_VARIABLE: str(run.id), MARK: str(root)} for root in (tmp_path / "was", tmp_path))
+    with sleeping(theirs) as left, sleeping(ours) as ended:
         assert recover(api_url=api, root=tmp_path).processes == 1
-        assert ours.wait(5) == -9
-        assert theirs.poll() is None
-    finally:
-        for process in (theirs, ours):
-            process.kill()
-            process.wait()
+        assert ended.wait(5) == -9
+        assert left.poll() is None
