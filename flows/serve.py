@@ -28,7 +28,7 @@ PREFECT_SERVER = {
     # Few ticks ahead: each is a row, and one to leave out after an outage.
     "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "10",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # Of several heaps, as many threads have them, each keeps what it once needed: three times the growth with each run.
+    # Of several heaps, as many threads have them, each keeps what it once needed: twice the growth with each cycle.
     "MALLOC_ARENA_MAX": "1",
 }
 WORKER = {
