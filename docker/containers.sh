@@ -50,6 +50,10 @@ down() { run "down" $compose $files down; }
 trap 'down || true; rm -rf "$SOFTAD_WORK"' EXIT
 # shellcheck disable=SC2086
 run "up" $compose $files up -d
+# podman-compose says that all is well where not one container could be started: ask each for its reason.
+for one in $("$tool" ps -a --filter status=created --format '{{.Names}}' | grep -E '^docker[_-]'); do
+    run "start $one, which was left" "$tool" start "$one"
+done
 wait_for() { # seconds, words, command
     until=$(($(date +%s) + $1)); what=$2; shift 2
     until "$@" > /dev/null 2>&1; do
