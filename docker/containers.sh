@@ -1,26 +1,26 @@
 #!/bin/sh
 # Build the images, bring all up, run the demo's first weeks on it, ask every port for its login, take all down; the log
-# goes to docs/containers.log. For `make containers`; with podman and podman-compose (or docker, by CONTAINERS=docker).
+# goes to docs/containers.log, or where LOG says. For `make containers`; with podman and podman-compose, or docker, by
+# CONTAINERS=docker. Status 77: it could not be tried on this machine, and a sentence says why.
 #
-# Where no public registry is reachable: PYTHON_IMAGE and DEBIAN_IMAGE name base images, BUILD_OPTIONS what `build`
-# needs besides (mounts of a package folder), OVERRIDE a compose file that is laid over ours (another object store).
+# It is a trial: a project, volumes and secrets of its own, which are removed at its end, so that an installation on the
+# same machine stays as it is; PAGE_PORT, MLFLOW_PORT and PREFECT_PORT name ports that are free. OVERRIDE names a compose
+# file that is laid over ours; images.sh says what the images are built from.
 set -eu
 cd "$(dirname "$0")/.."
 tool=${CONTAINERS:-podman}
-if ! command -v "$tool" > /dev/null; then
-    echo "skipped: $tool is not installed (Debian: apt-get install podman podman-compose)"
-    exit 0
-fi
+skip() { echo "skipped: $1"; exit 77; }
 case $tool in
     docker) compose="docker compose" ;;
     *) compose="podman-compose" ;;
 esac
-log=docs/containers.log
+for program in "$tool" "${compose%% *}" curl openssl; do
+    command -v "$program" > /dev/null || skip "$program is not installed"
+done
 SOFTAD_WORK=$(mktemp -d)
 trap 'rm -rf "$SOFTAD_WORK"' EXIT
-python=${PYTHON_IMAGE:-docker.io/library/python:3.11.13-slim-bookworm}
-debian=${DEBIAN_IMAGE:-docker.io/library/debian:bookworm-20250811-slim}
-files="-f docker/compose.yaml${OVERRIDE:+ -f $OVERRIDE}"
+log=$SOFTAD_WORK/log kept=${LOG:-docs/containers.log} project=softad-trial
+files="-p $project -f docker/compose.yaml${OVERRIDE:+ -f $OVERRIDE}"
 
 run() { # words, command: the log has the words and the result, and what the command said only where it failed
     what=$1 begun=$(date +%s); shift
@@ -35,23 +35,16 @@ run() { # words, command: the log has the words and the result, and what the com
 status() { # what a port answers to someone without a login, and with one
     curl --silent --insecure --max-time 20 --output /dev/null --write-out '%{http_code}' "$@" || true
 }
-: > "$log"
-docker/secrets.sh
-if [ -z "${BUILT:-}" ]; then
-    # shellcheck disable=SC2086
-    {
-        run "build softad" "$tool" build ${BUILD_OPTIONS:-} -f docker/Dockerfile --build-arg BASE_IMAGE="$python" -t softad:0.1.0 .
-        run "build softad-postgres" "$tool" build -f docker/postgres.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-postgres:15 .
-        run "build softad-proxy" "$tool" build -f docker/proxy.Dockerfile --build-arg BASE_IMAGE="$debian" -t softad-proxy:1 .
-    }
-fi
+export SECRETS_FOLDER="$SOFTAD_WORK/secrets"
+docker/secrets.sh "$SECRETS_FOLDER"
+. docker/images.sh
 # shellcheck disable=SC2086
-down() { run "down" $compose $files down; }
-trap 'down || true; rm -rf "$SOFTAD_WORK"' EXIT
+down() { run "down" $compose $files down -v; }
+trap 'down || true; cp "$log" "$kept"; rm -rf "$SOFTAD_WORK"' EXIT
 # shellcheck disable=SC2086
 run "up" $compose $files up -d
 # podman-compose says that all is well where not one container could be started: ask each for its reason.
-for one in $("$tool" ps -a --filter status=created --format '{{.Names}}' | grep -E '^docker[_-]'); do
+for one in $("$tool" ps -a --filter status=created --format '{{.Names}}' | grep -E "^$project[_-]"); do
     run "start $one, which was left" "$tool" start "$one"
 done
 wait_for() { # seconds, words, command
@@ -63,7 +56,7 @@ wait_for() { # seconds, words, command
     echo "ready: $what" | tee -a "$log"
 }
 page=https://${SOFTAD_HOST:-localhost}:${PAGE_PORT:-8443} mlflow=https://${SOFTAD_HOST:-localhost}:${MLFLOW_PORT:-5443} prefect=https://${SOFTAD_HOST:-localhost}:${PREFECT_PORT:-4443}
-named() { "$tool" ps -a --format '{{.Names}}' | grep -E "(^|[_-])$1([_-]1)?\$" | head -n 1; }
+named() { "$tool" ps -a --format '{{.Names}}' | grep -E "^$project[_-]$1[_-]1\$"; }
 initialised() { [ "$("$tool" inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$(named init)")" = "exited 0" ]; }
 wait_for "${WITHIN:-400}" "init has ended well" initialised
 "$tool" logs "$(named init)" 2>&1 | sed 's/^/  init: /' | tee -a "$log"
@@ -71,7 +64,7 @@ answers() { [ "$(status "$1")" = "$2" ]; }
 for url in "$page/" "$mlflow/" "$prefect/api/admin/version"; do
     wait_for 120 "$url asks for a login (401)" answers "$url" 401
 done
-viewer=viewer:$(cat docker/secrets/viewer_password) service=$(cat docker/secrets/prefect_auth)
+viewer=viewer:$(cat "$SECRETS_FOLDER/viewer_password") service=$(cat "$SECRETS_FOLDER/prefect_auth")
 for pair in "$page/ $viewer" "$mlflow/api/2.0/mlflow/users/current $viewer" "$prefect/api/admin/version $service"; do
     echo "with a login: ${pair%% *} $(status --user "${pair#* }" "${pair%% *}")" | tee -a "$log"
 done

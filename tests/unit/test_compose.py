@@ -130,7 +130,9 @@ def test_a_service_gets_only_the_secrets_it_needs_and_all_of_those(compose: dict
         words = [str(word) for word in compose["services"][name]["command"][3:]]
         serve.PROGRAMS[name](serve.parser().parse_args(words), kept)
         assert set(compose["services"][name]["secrets"]) == kept.asked, name
-    named = {f"./secrets/{name}" for name in (*GENERATED, *OBJECT_STORE, "tls_certificate", "tls_key")}
+    named = {
+        f"${{SECRETS_FOLDER:-./secrets}}/{name}" for name in (*GENERATED, *OBJECT_STORE, "tls_certificate", "tls_key")
+    }
     assert {one["file"] for one in compose["secrets"].values()} == named
     made = (DOCKER / "secrets.sh").read_text()
     assert all(name in made for name in (*GENERATED, *OBJECT_STORE))
