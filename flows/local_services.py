@@ -13,6 +13,7 @@ from typing import Any
 
 from flows.deployments import POOL, FlowSource
 from flows.errors import BadConfig
+from flows.plain_http import one_authority
 from flows.serve import PREFECT_SERVER
 from flows.serve import WORKER as WORKER_SETTINGS
 from flows.services import MARK, Service, answers, free_port, port_is_free
@@ -152,6 +153,7 @@ def environment(root: Path, where: Addresses) -> dict[str, str]:
         MARK: str(root),
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_API_URL": where.prefect_api,
+        **one_authority(where.prefect_api, root / "prefect"),
         # Dropped with the rest of its prefix above, and never to be missing.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_TRACKING_URI": where.mlflow,

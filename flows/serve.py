@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from flows.credentials import FOLDER, OBJECT_STORE, Secrets, service_variables
 from flows.deployments import POOL
 from flows.errors import PipelineError
+from flows.plain_http import one_authority
 
 PREFECT_SERVER = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -99,7 +100,8 @@ def mlflow(options: argparse.Namespace, kept: Secrets) -> tuple[list[str], dict[
 def worker(options: argparse.Namespace, kept: Secrets) -> tuple[list[str], dict[str, str]]:
     """Prefect's worker, who acts as the service's own user towards MLflow."""
     command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", options.name]
-    return command, {**WORKER, **service_variables(kept), **object_store(kept)}
+    quick = one_authority(os.environ.get("PREFECT_API_URL", ""), Path(os.environ.get("PREFECT_HOME", "prefect")))
+    return command, {**WORKER, **quick, **service_variables(kept), **object_store(kept)}
 
 
 def object_store(kept: Secrets) -> dict[str, str]:
