@@ -117,7 +117,9 @@ def is_disk_full(error: BaseException) -> bool:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             return True
-        if re.search(r"No space left on device|Disk quota exceeded|os error (28|122|27)\b", str(seen)):
+        if re.search(
+            r"No space left on device|Disk quota exceeded|database or disk is full|os error (28|122|27)\b", str(seen)
+        ):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

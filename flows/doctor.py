@@ -256,11 +256,18 @@ def diagnose(config_path: Path | None, workspace: Path, *, now: datetime) -> lis
     secret = path if settings.alerts.channels or settings.alerts.escalate_to else None
     found += attempted("permissions", lambda: permissions(root, secret, root / settings.services.secrets))
     apply(settings, root)
-    context = Context(settings, Workspace.open(root, settings=settings))
+
+    def opened() -> list[Check]:
+        Workspace.open(root, settings=settings)
+        return []
+
+    unopened = attempted("registry", opened)
+    found += unopened
+    context = Context(settings, Workspace.at(root, settings=settings))
     store = context.store
     refused = attempted("logins", lambda: logins(settings, root))
     found += refused
-    if all(one.state == "good" for one in refused):
+    if all(one.state == "good" for one in [*unopened, *refused]):
         found += attempted("database", lambda: database(context.tracker))
     found += attempted("tables", lambda: tables(store)) + attempted("ledger", lambda: ledger(store))
     found += attempted("clock", lambda: clock(store, root, now=now)) + attempted("outbox", lambda: outbox(context))

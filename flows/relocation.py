@@ -7,6 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from flows.disk import is_disk_full
+from flows.errors import Damaged, PipelineError, Unavailable
+
 _COLUMNS = {
     "experiments": "artifact_location",
     "runs": "artifact_uri",
@@ -28,11 +31,43 @@ def relocate(root: Path, *, final: Path | None = None) -> int:
     ----------
     root: the workspace as it lies now.
     final: where it will lie; `root` when not given.
+
+    Raises
+    ------
+    Unavailable: the disk is full, or the registry is held or may not be written; nothing was changed.
+    Damaged: the registry cannot be read.
     """
     database = root / "mlflow" / "mlflow.db"
     if not database.exists():
         return 0
-    target = ((final or root) / "mlflow" / "artifacts").as_uri()
+    try:
+        return _put_right(database, root, ((final or root) / "mlflow" / "artifacts").as_uri())
+    except sqlite3.Error as error:
+        raise _told(error, database) from error
+
+
+def _told(error: sqlite3.Error, database: Path) -> PipelineError:
+    """What the registry's error means, and what to do.
+
+    >>> str(_told(sqlite3.DatabaseError("file is not a database"), Path("mlflow.db"))).partition(";")[0]
+    'mlflow.db is damaged (file is not a database)'
+    """
+    said = str(error)
+    moved = f"{database}: this workspace was moved, and its registry cannot be put right"
+    if is_disk_full(error):
+        return Unavailable(f"{moved}: the disk is full; free some space and run the same command again")
+    if isinstance(error, sqlite3.OperationalError) and "malformed" not in said:
+        return Unavailable(
+            f"{moved} ({said}); see that it may be written, that the disk is sound and that nothing else holds it, "
+            "then run the same command again"
+        )
+    return Damaged(
+        f"{database} is damaged ({said}); keep a copy of its folder as it is, then bring a backup back with "
+        "`softad restore FILE`; `softad doctor` says whether all else is whole"
+    )
+
+
+def _put_right(database: Path, root: Path, target: str) -> int:
     moved = 0
     with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

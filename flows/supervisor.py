@@ -113,7 +113,7 @@ class System:
         ended += end([process for process in unique if process not in workers | database])
         postgres.stop([process for process in unique if process in database])
         if ended:
-            self._log.info("ended %d processes that an earlier start had left", ended)
+            self._log.info("ended what an earlier start had left: %d of its processes", ended)
         shutil.rmtree(self._root / "run" / "tmp", ignore_errors=True)
 
     def start(self) -> None:

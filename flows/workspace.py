@@ -58,17 +58,28 @@ class Workspace:
     outbox: Path
 
     @classmethod
+    def at(cls, root: Path, model: str = "default", settings: Settings | None = None) -> Workspace:
+        """A workspace's places; nothing is looked at or made.
+
+        >>> Workspace.at(Path("/plant/workspace")).tables.as_posix()
+        '/plant/workspace/tables/default'
+        """
+        root = root.absolute()
+        inbox = root / (settings.ingest.inbox if settings else "inbox")
+        outbox = root / (settings.ingest.outbox if settings else "outbox")
+        return cls(root=root, model=settings.name if settings else model, inbox=inbox, outbox=outbox)
+
+    @classmethod
     def open(cls, root: Path, model: str = "default", settings: Settings | None = None) -> Workspace:
         """Open a workspace, making its folders where they are missing.
 
         Raises
         ------
         BadConfig: the workspace was made by a newer version, or its folder cannot be written.
+        Unavailable, Damaged: the registry of a workspace that was moved cannot be put right.
         """
-        root = root.absolute()
-        inbox = root / (settings.ingest.inbox if settings else "inbox")
-        outbox = root / (settings.ingest.outbox if settings else "outbox")
-        place = cls(root=root, model=settings.name if settings else model, inbox=inbox, outbox=outbox)
+        place = cls.at(root, model, settings)
+        root = place.root
         marker = root / "workspace.json"
         try:
             if marker.exists():
@@ -77,7 +88,8 @@ class Workspace:
             else:
                 root.mkdir(parents=True, exist_ok=True)
                 write_atomically(marker, json.dumps({"format": FORMAT}) + "\n")
-            for folder in (inbox / "labels", outbox / "predictions", outbox / "alerts", place.tables, place.page):
+            results = (place.outbox / "predictions", place.outbox / "alerts")
+            for folder in (place.inbox / "labels", *results, place.tables, place.page):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadConfig(
