@@ -27,7 +27,8 @@ from flows.holdout import trained_rows
 from flows.images import images_of
 from flows.lineage import settings_as_recorded
 from flows.promotions import APPROVED, DECIDED, MOVED, ROLLED_BACK
-from flows.trainings import LINEAGE, SETTINGS, training_of
+from flows.run_files import LINEAGE, SETTINGS, read_document
+from flows.trainings import training_of
 from flows.workspace import write_atomically
 from monitoring.words import LANGUAGES
 from softad.contract import contract_of
@@ -63,8 +64,9 @@ def card_of(context: Context, version: str | None = None, *, now: datetime) -> d
     info = tracker.version(version)
     run = tracker.run(info.run_id)
     training = training_of(tracker, run)
-    recorded = tracker.read_file(info.run_id, f"{LINEAGE}/{SETTINGS}").read_text(encoding="utf-8")
-    settings = settings_as_recorded(context.settings, json.loads(recorded))
+    settings = read_document(
+        tracker, info.run_id, f"{LINEAGE}/{SETTINGS}", lambda recorded: settings_as_recorded(context.settings, recorded)
+    )
     bundle, reference = tracker.load(version), tracker.load_reference(version)
     rows = _rows(context, settings, training, version)
     held = rows[rows["fold"] == "holdout"].reset_index(drop=True)

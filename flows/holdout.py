@@ -13,8 +13,8 @@ from flows.candidates import truth_of
 from flows.comparison import Comparison
 from flows.dataset import excluded, exclusions, labelled_rows, last_windows
 from flows.folds import group_of
+from flows.run_files import read_rows
 from flows.settings import Settings
-from flows.trainings import LINEAGE, ROWS
 
 if TYPE_CHECKING:
     from flows.store import Store
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 def trained_rows(tracker: Tracker, version: str) -> pd.DataFrame:
     """The labelled rows that a version was made with: `_id`, `_version`, `_seq`, `label`, `window`, `fold`."""
-    run = tracker.version(version).run_id
-    return pd.read_parquet(tracker.read_file(run, f"{LINEAGE}/{ROWS}"))
+    return read_rows(tracker, tracker.version(version).run_id)
 
 
 def held_out_rows(store: Store, tracker: Tracker, settings: Settings, versions: list[str]) -> pd.DataFrame:

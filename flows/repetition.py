@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flows.retrain import retrain
+from flows.run_files import DOCUMENT, LINEAGE, read_document
 from flows.tracking import BUNDLE, MODEL
 
 if TYPE_CHECKING:
@@ -108,12 +108,7 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> tuple[Differ
 
 def recorded(tracker: Tracker, run: RunInfo) -> dict[str, Any]:
     """The document that a training left in its run."""
-    from flows.trainings import DOCUMENT, LINEAGE
-
-    content: dict[str, Any] = json.loads(
-        tracker.read_file(run.run_id, f"{LINEAGE}/{DOCUMENT}").read_text(encoding="utf-8")
-    )
-    return content
+    return read_document(tracker, run.run_id, f"{LINEAGE}/{DOCUMENT}", lambda content: content)
 
 
 def lines_of(found: Repetition) -> list[str]:
@@ -173,7 +168,7 @@ def _advice(found: Repetition) -> str:
 
 
 def _weights(tracker: Tracker, run: str) -> str:
-    from softad.bundle_files import DOCUMENT
+    from softad.bundle_files import DOCUMENT as BUNDLE_DOCUMENT
 
-    path = tracker.read_file(run, f"{MODEL}/data/{BUNDLE}/{DOCUMENT}")
-    return str(json.loads(path.read_text(encoding="utf-8"))["weights_sha256"])
+    path = f"{MODEL}/data/{BUNDLE}/{BUNDLE_DOCUMENT}"
+    return read_document(tracker, run, path, lambda content: str(content["weights_sha256"]))

@@ -26,11 +26,8 @@ from flows.evaluation import as_metrics, difference, evaluate
 from flows.folds import FOLDS, group_of
 from flows.images import images_of
 from flows.lineage import code_version, environment, settings_as_recorded, settings_document, training_digest
+from flows.run_files import DOCUMENT, LINEAGE, ROWS, SETTINGS, read_document, read_rows
 from flows.trainings import (
-    DOCUMENT,
-    LINEAGE,
-    ROWS,
-    SETTINGS,
     Training,
     kept_versions,
     latest_training,
@@ -188,10 +185,10 @@ def _plan_again(store: Store, tracker: Tracker, settings: Settings, *, at_run: s
                 f"run {at_run} read version {old.versions[table]} of the table {table}, and files of that version are "
                 "gone (compaction removes them once no registered model needs them); restore the tables from a backup"
             )
-    recorded = settings_as_recorded(
-        settings, json.loads(tracker.read_file(at_run, f"{LINEAGE}/{SETTINGS}").read_text(encoding="utf-8"))
+    recorded = read_document(
+        tracker, at_run, f"{LINEAGE}/{SETTINGS}", lambda content: settings_as_recorded(settings, content)
     )
-    kept = pd.read_parquet(tracker.read_file(at_run, f"{LINEAGE}/{ROWS}"))
+    kept = read_rows(tracker, at_run)
     frame = labelled_rows(store, recorded, versions=old.versions).drop(columns=["fold", "window"])
     frame = frame.merge(kept[["_id", "_version", "window", "fold"]], on=["_id", "_version"], how="inner")
     frame = frame.sort_values(["_seq", "_id"], ignore_index=True)

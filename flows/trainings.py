@@ -8,13 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from flows.model_records import RunInfo
+from flows.run_files import DOCUMENT, LINEAGE, read_document
 from flows.tracking import Tracker
-
-DOCUMENT = "training.json"
-ROWS = "rows.parquet"
-SETTINGS = "config.json"
-LINEAGE = "lineage"
-"""Folder of a run's artifacts with the three files above, and `exclusions.json`."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +70,25 @@ class Training:
 
 
 def training_of(tracker: Tracker, run: RunInfo) -> Training:
-    """The training of a finished run; its model is registered now where a crash had prevented that."""
-    content = json.loads(tracker.read_file(run.run_id, f"{LINEAGE}/{DOCUMENT}").read_text(encoding="utf-8"))
+    """The training of a finished run; its model is registered now where a crash had prevented that.
+
+    Raises
+    ------
+    Damaged: what the training wrote of itself cannot be read.
+    """
+    training = read_document(tracker, run.run_id, f"{LINEAGE}/{DOCUMENT}", _training)
+    return replace(training, version=register(tracker, training))
+
+
+def _training(content: dict[str, Any]) -> Training:
     since = content.pop("since")
     known = {field.name for field in fields(Training)}
-    training = Training(
+    return Training(
         **{name: value for name, value in content.items() if name in known},
         since=datetime.fromisoformat(since) if since else None,
         version="",
         reused=True,
     )
-    return replace(training, version=register(tracker, training))
 
 
 def register(tracker: Tracker, training: Training) -> str:
