@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from flows import run_files
 from flows.disk import is_disk_full
 from flows.errors import PipelineError
 from flows.redaction import redacted
@@ -135,8 +136,15 @@ def database(tracker: Tracker) -> list[Check]:
     champion = tracker.champion()
     if champion is None:
         return [Check("database", "good", "runs and models can be reached; no model is in use yet")]
+    before = tracker.previous()
+    for version in dict.fromkeys(one for one in (champion, before) if one is not None):
+        # As the registry has them: a good copy in the cache would hide what is lost.
+        tracker.check(version)
+        run_files.check(tracker, tracker.version(version).run_id)
     tracker.load(champion)
-    return [Check("database", "good", f"runs and models can be reached; version {champion}, which is in use, is whole")]
+    also = f", and so is version {before}, to which `softad rollback` goes" if before not in {None, champion} else ""
+    said = f"runs and models can be reached; version {champion}, which is in use, is whole{also}"
+    return [Check("database", "good", said)]
 
 
 def clock(store: Store, folder: Path, *, now: datetime) -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from flows.errors import Damaged
+from flows.workspace import new_folder
 
 if TYPE_CHECKING:
     from flows.tracking import Tracker
@@ -26,6 +28,22 @@ _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
 """What parsing something raises that is not what was written."""
 
 
+def copy_of(tracker: Tracker, run_id: str, path: str) -> Path:
+    """One of a run's artifacts as a local file; it lies in the workspace's cache, where it may be deleted.
+
+    Raises
+    ------
+    Unavailable: the tracking server is away.
+    """
+    target = tracker.workspace.cache / "runs" / run_id
+    if not (target / path).exists():
+        with new_folder(target.parent) as fresh:
+            got = tracker.fetch(run_id, path, fresh)
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            got.replace(target / path)
+    return target / path
+
+
 def parsed(tracker: Tracker, run_id: str, path: str, parse: Callable[[Path], T]) -> T:
     """What one of a run's artifacts holds.
 
@@ -36,21 +54,45 @@ def parsed(tracker: Tracker, run_id: str, path: str, parse: Callable[[Path], T])
     Damaged: the artifact itself cannot be read.
     Unavailable: the tracking server is away.
     """
-    copy = tracker.read_file(run_id, path)
+    copy = copy_of(tracker, run_id, path)
     try:
         return parse(copy)
     except _UNREADABLE:
         copy.unlink()
-    fetched = tracker.read_file(run_id, path)
+    fetched = copy_of(tracker, run_id, path)
     try:
         return parse(fetched)
     except _UNREADABLE as error:
         fetched.unlink()
-        said = (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0][:120]
-        raise Damaged(
-            f"run {run_id} of {tracker.name}: its file {path} cannot be read ({said}); restore MLflow's artifacts from "
-            "a backup"
-        ) from error
+        raise _damaged(tracker, run_id, path, error) from error
+
+
+def check(tracker: Tracker, run_id: str) -> None:
+    """See that what a training left in its run can be read where it is kept, whatever copies there are.
+
+    Raises
+    ------
+    Damaged, Unavailable: as for `parsed`.
+    """
+    with tempfile.TemporaryDirectory(prefix="softad-") as folder:
+        for name in (DOCUMENT, SETTINGS, ROWS):
+            path = f"{LINEAGE}/{name}"
+            found = tracker.fetch(run_id, path, Path(folder))
+            try:
+                if name == ROWS:
+                    pd.read_parquet(found)
+                else:
+                    dict(json.loads(found.read_text(encoding="utf-8")))
+            except _UNREADABLE as error:
+                raise _damaged(tracker, run_id, path, error) from error
+
+
+def _damaged(tracker: Tracker, run_id: str, path: str, error: Exception) -> Damaged:
+    said = (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0][:120]
+    return Damaged(
+        f"run {run_id} of {tracker.name}: its file {path} cannot be read ({said}); restore MLflow's artifacts from a "
+        "backup"
+    )
 
 
 def read_document(tracker: Tracker, run_id: str, path: str, build: Callable[[dict[str, Any]], T]) -> T:

@@ -205,15 +205,10 @@ class Tracker:
         """The newest runs that are not part of another."""
         return [run for run in self._search("", limit) if run.parent is None]
 
-    def read_file(self, run_id: str, path: str) -> Path:
-        """One of a run's artifacts as a local file; it lies in the workspace's cache, where it may be deleted."""
-        target = self.workspace.cache / "runs" / run_id
-        if not (target / path).exists():
-            with self._reached(), new_folder(target.parent) as fresh:
-                got = self.client.download_artifacts(run_id, path, str(fresh))
-                (target / path).parent.mkdir(parents=True, exist_ok=True)
-                Path(got).replace(target / path)
-        return target / path
+    def fetch(self, run_id: str, path: str, folder: Path) -> Path:
+        """One of a run's artifacts, or a folder of them, as the tracking server has it now; where it was put."""
+        with self._reached():
+            return Path(self.client.download_artifacts(run_id, path, str(folder)))
 
     # -- versions ---------------------------------------------------------------------------------------------------
 
@@ -364,8 +359,7 @@ class Tracker:
             shutil.rmtree(target)  # a copy; what counts is the registry
         if afresh or not target.exists():
             with new_folder(target.parent) as fresh:
-                with self._reached():
-                    got = Path(self.client.download_artifacts(run_id, path, str(fresh)))
+                got = self.fetch(run_id, path, fresh)
                 if bundle_digest(got) != digest:
                     raise Refused(
                         f"{what} of {self.name}: its files are not those that were registered, so it is not loaded; "

@@ -25,6 +25,7 @@ from flows.cli import app
 from flows.errors import Damaged
 from flows.promote import consider
 from flows.retrain import latest_training
+from flows.run_files import copy_of
 from flows.services import free_port
 from flows.store import Store
 
@@ -243,15 +244,29 @@ def test_a_config_that_does_not_hold(plant: Any) -> None:
 
 def test_a_champion_whose_files_were_changed(plant: Any) -> None:
     plant.tracker.set_champion("1")
-    shutil.rmtree(plant.workspace.root / "cache", ignore_errors=True)
     run = plant.tracker.version("1").run_id
-    [weights] = plant.tracker.read_file(run, "model/data/bundle").glob("*.safetensors")
-    shutil.rmtree(plant.workspace.root / "cache", ignore_errors=True)
+    [weights] = copy_of(plant.tracker, run, "model/data/bundle").glob("*.safetensors")
+    plant.tracker.load("1")  # the cache keeps a good copy, which says nothing of what is registered
     [original] = [path for path in plant_artifacts(plant) if path.name == weights.name and "model" in path.parts]
     before = original.read_bytes()
     original.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     try:
         assert "its files are not those that were registered" in asked(examined(plant))["database"]
+    finally:
+        original.write_bytes(before)
+
+
+@pytest.mark.parametrize("file", ["training.json", "config.json", "rows.parquet"])
+def test_a_model_in_use_or_before_it_whose_training_cannot_be_read_any_more(plant: Any, file: str) -> None:
+    plant.tracker.set_champion("1")
+    copy_of(plant.tracker, plant.tracker.version("1").run_id, f"lineage/{file}")
+    [original] = [path for path in plant_artifacts(plant) if path.name == file]
+    before = original.read_bytes()
+    original.write_bytes(before[: len(before) // 2])
+    try:
+        said = asked(examined(plant))["database"]
+        assert f"its file lineage/{file} cannot be read" in said
+        assert "restore MLflow's artifacts from a backup" in said
     finally:
         original.write_bytes(before)
 

@@ -19,6 +19,7 @@ from flows.dataset import labelled_rows
 from flows.errors import BadConfig, BadInput, Refused, Unavailable
 from flows.holdout import trained_rows
 from flows.retrain import kept_versions, latest_training, retrain
+from flows.run_files import copy_of
 from flows.settings import Settings
 from flows.tracking import Tracker
 from monitoring.incidents import Incident
@@ -197,7 +198,7 @@ def test_at_run_reads_the_same_rows_and_gives_the_same_weights(trained: Any) -> 
 
 def test_at_run_refuses_rows_that_are_not_what_they_were(trained: Any) -> None:
     first = latest_training(trained.tracker)
-    path = trained.tracker.read_file(first.run_id, "lineage/rows.parquet")
+    path = copy_of(trained.tracker, first.run_id, "lineage/rows.parquet")
     rows = pd.read_parquet(path)
     rows.loc[0, "label"] = "defect" if rows.loc[0, "label"] == "ok" else "ok"
     rows.to_parquet(path)

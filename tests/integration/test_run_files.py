@@ -11,7 +11,7 @@ import pytest
 from flows.errors import Damaged
 from flows.holdout import trained_rows
 from flows.retrain import retrain
-from flows.run_files import DOCUMENT, LINEAGE, ROWS, SETTINGS
+from flows.run_files import DOCUMENT, LINEAGE, ROWS, SETTINGS, copy_of
 from flows.trainings import latest_training
 
 TORN: dict[str, Callable[[bytes], bytes]] = {
@@ -41,7 +41,7 @@ def tear(path: Path, how: str) -> None:
 def test_a_damaged_copy_is_fetched_anew(trained: Any, file: str, how: str) -> None:
     before = reads(trained, file)
     run = trained.tracker.version("1").run_id
-    copy = trained.tracker.read_file(run, f"{LINEAGE}/{file}")
+    copy = copy_of(trained.tracker, run, f"{LINEAGE}/{file}")
     assert copy.is_relative_to(trained.workspace.cache)
     tear(copy, how)
     assert reads(trained, file) == before
@@ -53,7 +53,7 @@ def test_a_damaged_artifact_is_told_and_its_copy_is_not_kept(trained: Any, file:
     run = trained.tracker.version("1").run_id
     (artifact,) = (trained.workspace.root / "mlflow" / "artifacts").rglob(f"{run}/artifacts/{LINEAGE}/{file}")
     whole = artifact.read_bytes()
-    copy = trained.tracker.read_file(run, f"{LINEAGE}/{file}")
+    copy = copy_of(trained.tracker, run, f"{LINEAGE}/{file}")
     copy.unlink()
     tear(artifact, how)
     with pytest.raises(Damaged, match=rf"run {run} of \S+: its file lineage/{file} cannot be read .*from a backup"):

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from flows.errors import BadConfig, Refused, Unavailable
 from flows.model_records import bundle_digest
+from flows.run_files import copy_of
 from flows.settings import Settings
 from flows.tracking import Tracker
 from flows.workspace import Workspace
@@ -214,8 +215,8 @@ def test_files_of_a_run_are_read_back(tracker: Tracker, tmp_path: Path) -> None:
     (tmp_path / "deep" / "note.txt").write_text("seen")
     run = tracker.start("retrain", tags={})
     tracker.log_files(run, tmp_path)
-    assert tracker.read_file(run, "deep/note.txt").read_text() == "seen"
-    assert tracker.read_file(run, "deep/note.txt").read_text() == "seen"
+    assert copy_of(tracker, run, "deep/note.txt").read_text() == "seen"
+    assert copy_of(tracker, run, "deep/note.txt").read_text() == "seen"
 
 
 def test_the_digest_of_the_files_is_the_bundles(tmp_path: Path) -> None:
