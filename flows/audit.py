@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -10,10 +11,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from flows import ledger
+from flows.errors import Damaged
 from flows.promote import MOVED
 
 if TYPE_CHECKING:
     from flows.store import Store
+
+
+_COMMIT = re.compile(r"_delta_log/\d{20}\.json$")
 
 
 @dataclass(frozen=True)
@@ -73,18 +78,28 @@ def verify(store: Store, *, head: str | None = None) -> Verification:
     >>> found.entries, found.faults
     (3, ())
     """
+    faults: list[str] = []
+    noted: dict[str, str] = {}
+    try:
+        # Before the files: what is written meanwhile is a file that nobody noted yet, not one that is gone.
+        noted = {} if store.remote else ledger.sealed(store)
+    except Damaged as error:
+        faults = [str(error).partition(";")[0]]
     files = {} if store.remote else ledger.ledger_files(store)
-    noted = {} if store.remote else ledger.sealed(store)
-    faults = [
+    unsealed = 0 if faults else len(files.keys() - noted.keys())
+    faults += [
         f"the file ledger/{name} is not as it was written"
         for name, digest in noted.items()
         if name in files and hashlib.sha256(files[name].read_bytes()).hexdigest() != digest
     ]
-    # The first commit of the log is what makes the table: without it nothing can be read.
+    # The first commit of the log is what makes the table: without it nothing can be read. Without the newest ones the
+    # table is that of before; those between are removed in time, once a checkpoint holds what they said.
+    left = max((name for name in files if _COMMIT.search(name)), default="")
     faults += [
-        f"the file ledger/{name} is gone" for name in noted if name not in files and name.endswith(f"{0:020}.json")
+        f"the file ledger/{name} is gone{', and the newest entries with it' if name > left else ''}"
+        for name in noted
+        if name not in files and _COMMIT.search(name) and (name > left or name.endswith(f"{0:020}.json"))
     ]
-    unsealed = len(files.keys() - noted.keys())
     try:
         frame = store.read("ledger", where='"number" IS NOT NULL', order='"number"')
         unchained = store.count("ledger") - len(frame)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import Unavailable
+from flows.errors import Damaged, Unavailable
 from flows.workspace import write_atomically
 
 if TYPE_CHECKING:
@@ -142,12 +142,29 @@ def seal(store: Store) -> None:
 
 
 def sealed(store: Store) -> dict[str, str]:
-    """File, relative to the table's folder -> SHA-256 in hex, as `seal` noted it."""
+    """File, relative to the table's folder -> SHA-256 in hex, as `seal` noted it.
+
+    Raises
+    ------
+    Damaged: what was noted cannot be read.
+    """
+    path = _seal_path(store)
     try:
-        found: dict[str, str] = json.loads(_seal_path(store).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise _unsealed(path) from error
+    if not isinstance(found, dict) or not all(isinstance(digest, str) for digest in found.values()):
+        raise _unsealed(path)
     return found
+
+
+def _unsealed(path: Path) -> Damaged:
+    return Damaged(
+        f"{path} is damaged, so the hashes that were noted of the ledger's files cannot be read; keep a copy of its "
+        "folder as it is, then bring a backup back with `softad restore FILE`"
+    )
 
 
 def ledger_files(store: Store) -> dict[str, Path]:

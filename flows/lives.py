@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from flows import ledger
+from flows.disk import damaged
 from flows.store import Store
 from flows.units import chances
 
@@ -159,8 +160,15 @@ def extend_reference(
 
 
 def reference_of(store: Store, life: Life) -> pd.DataFrame:
-    """The reference of a life: `_id`, `loss`, `window`, in a fixed order."""
+    """The reference of a life: `_id`, `loss`, `window`, in a fixed order.
+
+    Raises
+    ------
+    Damaged: it is gone, though a scan began on it.
+    """
     frame = store.read("references", where=f"life = '{life.name}'")
+    if frame.empty and life.scan is not None:
+        raise damaged("table references", f"it has no rows of {life.name}, whose scan began on some")
     return frame[["_id", "loss", "window"]].sort_values("_id", ignore_index=True)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import yaml
 from hypothesis import settings as property_settings
 
+from flows.agreement import compare
+from flows.errors import Damaged
 from flows.ingest import IngestReport, ingest_file, ingest_inbox
 from flows.settings import Settings, load_settings
 from flows.store import Store
@@ -81,8 +84,10 @@ def _written(path: Path, content: str | bytes) -> Path:
 
 
 @pytest.fixture
-def new_site(tmp_path: Path) -> Callable[..., Site]:
+def new_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """Make a site: `new_site(data={...}, task={...}, ingest={...}, rules=[...])` changes single values."""
+
+    made: list[Site] = []
 
     def make(*, name: str = "plant", rules: list[dict[str, Any]] | None = None, **sections: dict[str, Any]) -> Site:
         folder = tmp_path / name
@@ -103,9 +108,14 @@ def new_site(tmp_path: Path) -> Callable[..., Site]:
         document["data"] = {key: value for key, value in document["data"].items() if value is not None}
         (folder / "config.yaml").write_text(yaml.safe_dump(document, allow_unicode=True))
         settings = load_settings(folder / "config.yaml")
-        return Site(settings, Workspace.open(folder / "workspace", settings=settings), folder)
+        made.append(Site(settings, Workspace.open(folder / "workspace", settings=settings), folder))
+        return made[-1]
 
-    return make
+    yield make
+    # Whatever a test did: each file's rows are where its record says, unless it damaged a table.
+    for one in made:
+        with contextlib.suppress(Damaged):
+            assert compare(one.store).faults == ()
 
 
 @pytest.fixture

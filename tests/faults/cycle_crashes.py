@@ -27,6 +27,7 @@ import yaml
 
 import monitoring.report  # noqa: F401
 from flows import ledger
+from flows.agreement import compare
 from flows.alerting import outbox_of
 from flows.audit import verify
 from flows.context import Context, open_context
@@ -143,6 +144,7 @@ class Site:
         champion = context.tracker.champion()
         return {
             "rows lost": int(lost.abs().sum()),
+            "tables disagree": compare(store).faults,
             "each row": {
                 table: _digest(store.read(table, columns=["_id", *more], order=f"_id, {', '.join(more)}"))
                 for table, more in (("inspections", ["_version", "_hash", "_seq"]), ("labels", ["_version", "label"]),

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from typer.testing import CliRunner, Result
 from flows import doctor, ledger
 from flows.cli import app
 from flows.errors import Damaged
+from flows.lives import begin_life, reference_of
 from flows.promote import consider
 from flows.retrain import latest_training
 from flows.run_files import copy_of
@@ -71,8 +73,8 @@ def test_a_healthy_system(plant: Any) -> None:
     plant.tracker.set_champion("1")
     found = examined(plant)
     assert asked(found) == {}
-    looked_at = ["versions", "workspace", "disk", "ports", "config", "permissions", "database", "tables", "ledger"]
-    assert list(found) == [*looked_at, "clock", "outbox"]
+    looked_at = ["versions", "workspace", "disk", "ports", "config", "permissions", "database", "tables", "rows"]
+    assert list(found) == [*looked_at, "ledger", "clock", "outbox"]
     assert "version 1, which is in use, is whole" in found["database"][0][1]
     assert "1 entries, each as it was written" in found["ledger"][0][1]
     text = call(plant, "doctor")
@@ -269,6 +271,51 @@ def test_a_model_in_use_or_before_it_whose_training_cannot_be_read_any_more(plan
         assert "restore MLflow's artifacts from a backup" in said
     finally:
         original.write_bytes(before)
+
+
+@pytest.mark.parametrize("table", ["inspections", "labels"])
+def test_a_table_whose_newest_commit_is_gone_can_be_read_and_is_found(site: Any, table: str) -> None:
+    site.ingest(site.file("parts.csv", "part,time,x1,x2,machine,ok\nA1,2026-04-01 08:00,1,2,M1,1\n"))
+    site.drop("labels/labels.csv", "part,ok\nA1,0\n")
+    assert [report.status for report in site.inbox()] == ["accepted"]
+    assert [(check.state, check.name) for check in doctor.rows(site.store)] == [("good", "rows")]
+    newest = max(Path(site.store.root, table, "_delta_log").glob("*.json"))
+    kept = newest.read_bytes()
+    newest.unlink()
+    assert [check.state for check in doctor.tables(site.store)] == ["good"]
+    [found] = doctor.rows(site.store)
+    assert found.state == "act"
+    assert f"table {table} has 0 rows of " in found.sentence
+    assert "softad restore FILE" in found.sentence
+    newest.write_bytes(kept)
+
+
+def test_rows_of_a_file_that_is_not_noted_as_taken_in(site: Any) -> None:
+    site.ingest(site.file("parts.csv", "part,time,x1,x2,machine,ok\nA1,2026-04-01 08:00,1,2,M1,1\n"))
+    site.ingest(site.file("more.csv", "part,time,x1,x2,machine,ok\nA2,2026-04-01 08:00,1,2,M1,1\n"))
+    max(Path(site.store.root, "files", "_delta_log").glob("*.json")).unlink()
+    [found] = doctor.rows(site.store)
+    assert found.state == "note"
+    assert "2 rows are of files that are not noted as taken in" in found.sentence  # one part, and its label
+
+
+def test_a_scan_whose_reference_is_gone(site: Any) -> None:
+    reference = pd.DataFrame({"_id": [f"r{n}" for n in range(400)], "loss": np.linspace(0.1, 1, 400), "window": "w0"})
+    life = begin_life(
+        site.store, model_version="1", reference=reference, after_seq=-1, min_reference_rows=100, scan_options={},
+        reason="promotion", cause="champion:1", actor="softad", now=datetime(2026, 4, 1, tzinfo=UTC),
+    )  # fmt: skip
+    assert life.scan is not None
+    assert [check.state for check in doctor.rows(site.store)] == ["good"]
+    log = max(Path(site.store.root, "references", "_delta_log").glob("*.json"))
+    kept = log.read_bytes()
+    log.unlink()
+    assert f"table references has no rows of {life.name}" in doctor.rows(site.store)[0].sentence
+    with pytest.raises(
+        Damaged, match=f"table references is damaged: it has no rows of {life.name}.*softad restore FILE"
+    ):
+        reference_of(site.store, life)
+    log.write_bytes(kept)
 
 
 def plant_artifacts(plant: Any) -> list[Path]:

@@ -14,6 +14,7 @@ import pytest
 
 from flows import ledger
 from flows.audit import Verification, champion_at, verify
+from flows.errors import Damaged
 from flows.promote import MOVED
 from flows.store import Store
 
@@ -125,6 +126,36 @@ def test_an_end_that_was_cut_off_is_found_by_a_noted_head(store: Store) -> None:
     assert cut.faults == ()
     [fault] = verify(Store(f"{store.root}-forged"), head=head).faults
     assert "cut off" in fault
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_newest_files_that_are_gone_are_found_without_a_noted_head(store: Store, more: int) -> None:
+    log = sorted(Path(store.root, "ledger", "_delta_log").glob("*.json"))
+    for path in log[-1 - more :]:
+        path.unlink()
+    found = verify(Store(store.root))
+    assert found.entries == 5 - more
+    assert f"the file ledger/_delta_log/{log[-1].name} is gone, and the newest entries with it" in found.faults
+    # Written on, the place is taken by another entry, which is not the noted one.
+    assert write(Store(store.root), "later")
+    assert any(log[-1 - more].name in fault for fault in verify(Store(store.root)).faults)
+
+
+@pytest.mark.parametrize("torn", ["half", '{"a": [1, null]}', "[]", ""])
+def test_noted_hashes_that_cannot_be_read_are_a_fault(store: Store, torn: str) -> None:
+    seal = Path(store.root, "ledger.seal.json")
+    whole = seal.read_text()
+    seal.write_text(whole[: len(whole) // 2] if torn == "half" else torn)
+    assert verify(Store(store.root)).faults == (
+        f"{seal} is damaged, so the hashes that were noted of the ledger's files cannot be read",
+    )
+    with pytest.raises(Damaged, match="softad restore FILE"):
+        write(Store(store.root), "later")
+    seal.write_text(whole)
+    # The entry was written before its hash could be noted, and is noted now.
+    assert not write(Store(store.root), "later")
+    assert write(Store(store.root), "latest")
+    assert verify(Store(store.root)).faults == ()
 
 
 def test_entries_from_before_the_chain_are_held_by_its_first(tmp_path: Path) -> None:
