@@ -32,6 +32,12 @@ def told(error: Exception, uri: str) -> PipelineError:
             f"MLflow at {where} refuses access ({status}); set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD to those of a user who may write"
         )
+    lost = re.search(r"Failed to download artifacts from path '([^']*)'", text)
+    if lost is not None:
+        return Unavailable(
+            f"MLflow at {where} cannot give out {lost[1]}, which a training left; see that the folder or store of its "
+            "artifacts is there and whole, or restore it from a backup"
+        )
     first = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
     return Unavailable(
         f"MLflow at {where} does not do its work ({first}); see that it runs, then run the same command again"

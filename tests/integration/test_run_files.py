@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.errors import Damaged
+from flows.errors import Damaged, Unavailable
 from flows.holdout import trained_rows
 from flows.retrain import retrain
 from flows.run_files import DOCUMENT, LINEAGE, ROWS, SETTINGS, copy_of
@@ -45,6 +45,15 @@ def test_a_damaged_copy_is_fetched_anew(trained: Any, file: str, how: str) -> No
     assert copy.is_relative_to(trained.workspace.cache)
     tear(copy, how)
     assert reads(trained, file) == before
+
+
+def test_an_artifact_that_is_gone_is_named(trained: Any) -> None:
+    run = trained.tracker.version("1").run_id
+    (artifact,) = (trained.workspace.root / "mlflow" / "artifacts").rglob(f"{run}/artifacts/{LINEAGE}/{ROWS}")
+    copy_of(trained.tracker, run, f"{LINEAGE}/{ROWS}").unlink()
+    artifact.unlink()
+    with pytest.raises(Unavailable, match=f"cannot give out {ROWS}.*restore it from a backup"):
+        reads(trained, ROWS)
 
 
 @pytest.mark.parametrize("how", TORN)
