@@ -18,9 +18,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flows.written_numbers import writing
+
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _NUMBER_RE = re.compile(_NUMBER)
-_DECIMAL_COMMA = re.compile(r"^[+-]?\d+,\d+$")
 MISSING = {"", "nan", "+nan", "-nan", "na", "n/a", "#n/a", "null", "none", "?", "-"}
 _INFINITE = {"inf", "infinity", "∞"}
 
@@ -236,8 +237,9 @@ def _one_number(cell: str) -> float | str:
         return f"{cell!r} is infinite"
     if _NUMBER_RE.match(plain):
         return float(plain)
-    if _DECIMAL_COMMA.match(plain):
-        return f"{cell!r} is not a number; write it with a decimal point"
+    if how := writing([plain]):
+        told = "a decimal point" if how == "comma" else "nothing between thousands, and a point before decimals"
+        return f"{cell!r} is not a number; write it with {told}"
     return f"{cell!r} is not a number"
 
 

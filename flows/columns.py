@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from flows.proposal_words import (
     strength,
     words_of,
 )
+from flows.written_numbers import Writing, writing
 
 Kind = Literal["empty", "constant", "number", "time", "text"]
 
@@ -38,7 +40,6 @@ FEW = 50
 _DATE = re.compile(r"^\s*\d{4}\D{1,2}\d{1,2}\D{1,2}\d{1,2}")
 _CLOCK = re.compile(r"^\s*\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*$")
 _TWO_WAYS = re.compile(r"^\s*\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})\b")
-_DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+\s*$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +142,10 @@ class Column:
         wrong = coerce.numbers(pa.array(list(self.values), pa.string())).bad
         return self.values[wrong[0]] if len(wrong) == 1 else None
 
-    @property
-    def decimal_comma(self) -> bool:
-        """Whether the cells look like numbers written with a decimal comma."""
-        return self.kind == "text" and sum(bool(_DECIMAL_COMMA.match(v)) for v in self.values[:200]) > 0.6 * min(
-            200, self.distinct
-        )
+    @cached_property
+    def writing(self) -> Writing:
+        """How numbers are written in it that are not plain ones; "" where it holds none."""
+        return writing(self.values) if self.kind == "text" else ""
 
     def text(self) -> list[str]:
         """The cells as text, "" where empty, (rows,)."""

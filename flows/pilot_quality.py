@@ -13,7 +13,6 @@ from flows.pilot_data import Material
 from flows.proposal_roles import is_counter
 from flows.proposal_words import IDENTIFIER, strength
 
-_THOUSANDS = re.compile(r"^\s*[+-]?\d{1,3}(,\d{3})+(\.\d+)?\s*$")
 _FULL_WIDTH = re.compile(r"[０-９]")
 SHOWN = 8
 GAP_SHARE = 0.05
@@ -71,7 +70,7 @@ def _of_left_out(material: Material) -> list[Finding]:
         if name not in leaking and name in columns:
             by_reason.setdefault(reason_of(columns[name], images=material.pictures is not None), []).append(name)
     for reason, names in by_reason.items():
-        level = "look" if reason in ("thousands", "decimal-comma", "two-ways", "placeholder") else "info"
+        level = "look" if reason in ("thousands", "decimal-comma", "either", "two-ways", "placeholder") else "info"
         example = columns[names[0]].values[:1]
         values = {"columns": _listed(names), "example": example[0] if example else ""}
         found.append(Finding(level, f"left-{reason}", values))
@@ -112,16 +111,15 @@ def reason_of(column: Column, *, images: bool = False) -> str:
     """
     if column.kind in ("empty", "constant", "time"):
         return column.kind
-    sample = column.values[:200]
-    if column.kind == "text" and sum(bool(_THOUSANDS.match(v)) for v in sample) > 0.3 * len(sample):
-        return "thousands"
     for name, holds in (
         ("counter", is_counter(column)),
         ("identifier", column.unique and strength(column.name, IDENTIFIER) >= 50),
         ("clock", column.clock_only),
         ("two-ways", column.two_ways),
         ("placeholder", column.placeholder is not None),
-        ("decimal-comma", column.decimal_comma),
+        ("thousands", column.writing == "thousands"),
+        ("decimal-comma", column.writing == "comma"),
+        ("either", column.writing == "either"),
         ("picture", images),
         ("sparse", column.filled < 0.05 * column.rows),
         ("text", column.kind == "text"),

@@ -23,6 +23,7 @@ from flows.proposal_words import (
     strength,
     words_of,
 )
+from flows.written_numbers import Writing
 
 MIN_GROUPS = 8
 MAX_SLICES = 6
@@ -31,6 +32,16 @@ FEW_WITHOUT_ID = 0.01
 """A column is an id in spite of this share of rows that repeat one or have none."""
 TAKEN = ("label", "label_value", "window", "fold")
 """Names that training gives to columns of its own, so that no feature, slice or group can have them."""
+
+
+WRITTEN: dict[Writing, str] = {
+    "comma": "numbers written with a decimal comma; export them with a point to use them",
+    "thousands": "numbers with something between thousands, such as {!r}; export them without it, and decimals with a "
+    "point, to use them",
+    "either": "numbers with a comma that may stand between thousands or before decimals, such as {!r}; export them "
+    "with nothing between thousands, and decimals with a point, to use them",
+}
+"""How the numbers of a column are written -> why it is no feature, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,8 @@ def _id_score(column: Column, image: str | None) -> float:
         return max(score, 50.0)
     if is_counter(column) and score < 60.0 and words_of(column.name)[-1:] != ["id"]:
         return 0.0
-    if score == 0.0 and column.kind == "text" and column.position == 0:
+    # Numbers, however they are written, are measurements, though many digits make each of them another.
+    if score == 0.0 and column.kind == "text" and column.position == 0 and not column.writing:
         compact = all(len(value) <= 64 and " " not in value for value in column.values[:1000])
         return 35.0 if compact else 0.0
     return score
@@ -328,8 +340,8 @@ def _why_no_category(column: Column) -> str:
         )
     if column.placeholder is not None:
         return f"numbers, but {column.placeholder!r} where there is none; leave such cells empty to use it"
-    if column.decimal_comma:
-        return "numbers written with a decimal comma; export them with a point to use them"
+    if column.writing:
+        return WRITTEN[column.writing].format(column.values[0])
     if column.near_unique:
         return f"free text or codes: {column.distinct:,} different values in {column.filled:,} rows"
     if column.few or (column.distinct <= MAX_SLICE_VALUES and column.filled >= 3 * column.distinct):

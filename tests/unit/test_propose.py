@@ -532,6 +532,8 @@ def test_misprints_do_not_make_words_of_numbers(tmp_path: Path, measured: pd.Dat
     ("column", "reason"),
     [
         ([f"{n % 40},5" for n in range(ROWS)], "decimal comma"),
+        ([f"{n + 1:,}.5" for n in range(ROWS)], "between thousands, such as"),
+        ([f"{1000 + n * 7:,}" for n in range(ROWS)], "thousands or before decimals"),
         ([f"{n % 12 + 1:02d}/{n % 12 + 1:02d}/2026" for n in range(ROWS)], "could mean two days"),
         ([str(1_700_000_000 + 7 * n) for n in range(ROWS)], "a time written as a number"),
         (["k.A." if n % 5 == 0 else str(n % 40) for n in range(ROWS)], r"numbers, but 'k.A.' where there is none"),
@@ -545,6 +547,22 @@ def test_columns_that_need_a_better_export(
     data = propose(save(tmp_path, frame, sep=";")).settings.data
     assert pd.Series([data.left_out["timestamp"]]).str.contains(reason).all()
     assert data.time is None
+
+
+def test_a_measurement_with_a_comma_is_no_id_though_all_its_values_differ(
+    tmp_path: Path, measured: pd.DataFrame
+) -> None:
+    force = pd.Series(400_000 + 7 * np.arange(ROWS))
+    frame = measured.assign(label=bad_of(measured).astype(int))
+    for written in ((force / 1000).map("{:.3f}".format).str.replace(".", ","), force.map("{:,}".format)):
+        frame.insert(0, "force_kN", written)
+        found = propose(save(tmp_path, frame, sep=";"))
+        assert found.settings.data.id is None
+        assert "export them" in found.settings.data.left_out["force_kN"]
+        # What is called an id is one, however it is written.
+        named = propose(save(tmp_path, frame.rename(columns={"force_kN": "serial_number"}), sep=";"))
+        assert named.settings.data.id == "serial_number"
+        frame = frame.drop(columns="force_kN")
 
 
 @pytest.mark.parametrize(("form", "order"), [("%d/%m/%Y %H:%M", "dmy"), ("%m/%d/%Y %H:%M", "mdy")])
