@@ -30,6 +30,8 @@ def house_of(context: Context) -> House:
         time_zone=context.settings.data.time_zone,
         responsible=alerts.responsible,
         superior=alerts.superior,
+        reached=bool(alerts.channels),
+        reached_further=bool(set(alerts.escalate_to) - set(alerts.channels)),
         escalate_hours=alerts.escalate_after_hours,
         calm_windows=alerts.recovery_windows,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +14,10 @@ from flows.card import card_beside_page
 from flows.context import Context
 from flows.early_warning import early_signs
 from flows.incidents import open_incidents
+from flows.ledger import Entry
 from flows.lives import Life, current_life, reference_of
 from flows.monitor import WindowOutcome, outcomes
+from flows.promotions import MOVED
 from flows.received import input_warnings, received
 from flows.workspace import write_atomically
 from monitoring.attribution import Finding
@@ -75,7 +77,7 @@ def page_data(context: Context, *, now: datetime) -> PageData:
         model=context.settings.name,
         written_at=now,
         champion=life.model_version if life else None,
-        champion_since=life.started_at if life else None,
+        champion_since=_in_use_since(entries, life),
         points=[_point(look, promoted, context) for look in looks],
         named=_named(placed),
         named_window=placed.window if placed else "",
@@ -122,6 +124,14 @@ def links(context: Context) -> dict[str, str]:
         for name, address in found.items()
         if address.startswith(("http://", "https://"))
     }
+
+
+def _in_use_since(entries: Sequence[Entry], life: Life | None) -> datetime | None:
+    """Since when the model in use is: a watch that begins anew with the same model begins later."""
+    if life is None:
+        return None
+    newest = max((entry for entry in entries if entry.action == MOVED), key=lambda entry: entry.at, default=None)
+    return newest.at if newest is not None and newest.subject == life.model_version else life.started_at
 
 
 def _budget(context: Context, life: Life | None, looks: list[WindowOutcome]) -> Budget:

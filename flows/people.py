@@ -117,11 +117,19 @@ def answer_incident(
 
     Raises
     ------
-    BadConfig: no such incident, it is closed, or it was answered otherwise before.
+    BadConfig: no such incident, it is closed, it was answered otherwise before, or the repair lies in the future or
+        before the change.
     """
     incident = find_incident(context.store, key)
     if incident.answer == answer:
+        if at is not None and at != incident.repaired_at:
+            raise BadConfig(f"{_answered_before(incident)}; it stays so")
         return incident
+    if at is not None and at > now:
+        raise BadConfig(
+            f"{key}: the repair at {at:%Y-%m-%d %H:%M} lies in the future (it is {now:%Y-%m-%d %H:%M} UTC); answer "
+            "once the machine is in order again"
+        )
     if at is not None and incident.since is not None and at < incident.since:
         raise BadConfig(
             f"{key}: the repair at {at:%Y-%m-%d %H:%M} lies before the change ({incident.since:%Y-%m-%d %H:%M}); "
@@ -143,12 +151,16 @@ def answer_incident(
 
 def _answered(incident: Incident, answer: str, *, actor: str, at: datetime | None, now: datetime) -> Incident:
     if incident.answer is not None:
-        key = incident.key
-        raise BadConfig(f"{key} was answered before ({incident.answer}, by {incident.answered_by}); it stays so")
+        raise BadConfig(f"{_answered_before(incident)}; it stays so")
     try:
         return incident.answered(answer, actor=actor, at=now, repaired_at=at)
     except ValueError as error:
         raise BadConfig(str(error)) from error
+
+
+def _answered_before(incident: Incident) -> str:
+    repaired = f" at {incident.repaired_at:%Y-%m-%d %H:%M} UTC" if incident.repaired_at is not None else ""
+    return f"{incident.key} was answered before ({incident.answer}{repaired}, by {incident.answered_by})"
 
 
 def see_incident(context: Context, key: str, *, actor: str, now: datetime) -> Incident:
@@ -160,7 +172,7 @@ def see_incident(context: Context, key: str, *, actor: str, now: datetime) -> In
     """
     incident = find_incident(context.store, key)
     if incident.answer is not None:
-        raise BadConfig(f"{key} was answered before ({incident.answer}, by {incident.answered_by}); it stays so")
+        raise BadConfig(f"{_answered_before(incident)}; it stays so")
     if incident.seen_by == actor:
         return incident
     try:

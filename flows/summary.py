@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flows.context import Context
 from monitoring.input_warnings import InputWarnings, input_sentence
 
+SHOWN_VERSIONS = 6
+
 if TYPE_CHECKING:
     from flows.actions import Action
     from flows.cycle import CycleReport
@@ -90,6 +92,7 @@ def status_document(context: Context) -> dict[str, Any]:
         "labels": int(labels),
         "files": {"accepted": len(accepted), "refused": refused["name"].tolist(), **totals},
         "champion": context.tracker.champion(),
+        "versions": _versions(context),
         "life": {"name": life.name, "model_version": life.model_version, "reason": life.reason} if life else None,
         "inputs": input_warnings(context, life.model_version if life else None).document(),
         "windows": [
@@ -106,6 +109,39 @@ def status_document(context: Context) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _versions(context: Context) -> list[dict[str, Any]]:
+    """The newest versions, the newest first: what each is now, and why."""
+    from flows import ledger
+    from flows.promotions import DECIDED, pending, refusal
+
+    entries = ledger.read(context.store)
+    decided = {entry.subject: entry for entry in entries if entry.action == DECIDED}
+    waiting = pending(entries)
+    found = []
+    for info in reversed(context.tracker.versions()[-SHOWN_VERSIONS:]):
+        entry, refused, because = decided.get(info.version), refusal(entries, info.version), ""
+        if info.aliases:
+            state = " and ".join(sorted(info.aliases))
+        elif waiting is not None and waiting.version == info.version:
+            state = "passed every gate, waits"
+        elif refused is not None:
+            state, because = f"refused by {refused.actor}", str(refused.details.get("reason", ""))
+        elif entry is None:
+            held = info.tags.get("held") == "true"
+            later = any(int(version) > int(info.version) for version in decided)
+            state = (
+                "not judged, since a newer one was" if later else "held until the answer" if held else "not judged yet"
+            )
+        elif entry.details["promoted"]:
+            state = "was champion"
+        else:
+            passed = bool(entry.details.get("passed"))
+            state = "passed every gate, was not put to use" if passed else "refused at the gates"
+            because = "" if passed else "; ".join(entry.details["reasons"][:1])
+        found.append({"version": info.version, "made": info.created, "state": state, "because": because})
+    return found
+
+
 def status_lines(document: dict[str, Any]) -> list[Any]:
     """What is known now, for people."""
     from rich.table import Table
@@ -117,6 +153,9 @@ def status_lines(document: dict[str, Any]) -> list[Any]:
         f"{files['accepted']} accepted + {files['quarantined']} quarantined + {files['duplicates']} skipped as known",
         f"champion: version {document['champion']}" if document["champion"] else "no champion yet",
     ]
+    for one in document["versions"]:
+        because = f": {one['because']}" if one["because"] else ""
+        lines.append(f"version {one['version']}, made {one['made']:%Y-%m-%d}: {one['state']}{because}")
     inputs = InputWarnings(**document["inputs"])
     if inputs.rows:
         lines.append(input_sentence(inputs, "en"))

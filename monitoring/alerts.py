@@ -39,6 +39,7 @@ class House:
     time_zone: in which times are told.
     responsible, superior: who is to answer, and who is told when nobody does, in the plant's words; None: the
         language's usual ones.
+    reached, reached_further: whether the plant has named a channel that reaches them.
     escalate_hours: after which nobody has answered.
     calm_windows: windows in a row that make a recovery.
     """
@@ -46,6 +47,8 @@ class House:
     time_zone: str = "UTC"
     responsible: str | None = None
     superior: str | None = None
+    reached: bool = True
+    reached_further: bool = True
     escalate_hours: float = 24.0
     calm_windows: int = 2
 
@@ -92,9 +95,10 @@ def render(
     if event not in EVENTS:
         raise ValueError(f"event is {event!r}; it is none that a message exists for")
     kind = _kind(incident, event)
-    values = _values(incident, text, house or House())
+    house = house or House()
+    values = _values(incident, text, house)
     body = [
-        text[_what(incident, event, kind)],
+        text[_what(incident, event, kind, reached=house.reached)],
         text[f"sure.{kind}" if kind in _SURE else "sure.refused" if event == "refused" else "sure.alarm"],
         text[_do(incident, event, kind)],
         text[_done(incident, event, kind)],
@@ -119,13 +123,15 @@ def _kind(incident: Incident, event: str) -> str:
     return "refused-last" if event == "refused" and incident.stuck else event
 
 
-def _what(incident: Incident, event: str, kind: str) -> str:
+def _what(incident: Incident, event: str, kind: str, *, reached: bool) -> str:
     if event == "opened" and incident.verdict == "retrain" and incident.value is not None:
         return "what.opened-retrain-slice"
     if event == "opened" and _matter(incident).startswith("retrain-range"):
         return f"what.opened-{_matter(incident)}"
     if kind == "escalated-inspect" and incident.seen_at is not None:
         return "what.escalated-seen"
+    if kind == "escalated-inspect" and not reached:
+        return "what.escalated-inspect-page"
     if event == "acknowledged":
         return f"what.acknowledged-{incident.answer or 'new-normal'}"
     return f"what.{kind}"
@@ -202,7 +208,6 @@ def _values(incident: Incident, text: Mapping[str, str], house: House) -> dict[s
         "tries_limit": str(TRIES),
         "by": incident.answered_by or incident.seen_by or text["words.somebody"],
         "responsible": house.responsible or text["words.responsible"],
-        "superior": house.superior or text["words.superior"],
         "reason": text.get(f"words.reasons.{reason}", reason),
         "reading": _reading(incident, text),
         "relevant": text["limits.relevant"].format(relevant_effect=_short(incident.relevant_effect))
@@ -211,11 +216,23 @@ def _values(incident: Incident, text: Mapping[str, str], house: House) -> dict[s
         "place_limit": text["limits.place"].format(inspect_share=percent(incident.inspect_share)) if limited else "",
     }
     values |= _span(incident, text)
+    values["told"] = told_in_words(house, text)
     values["Amount"] = _capital(values["amount"])
     values["Budget"] = _capital(values["budget"])
     values["alarm"] = values["Budget"]
     values["matter"] = text[f"matter.{_matter(incident)}"].format_map(values)
     return values
+
+
+def told_in_words(house: House, text: Mapping[str, str]) -> str:
+    """Who was told that nobody has answered: what a plant has not set up is not claimed.
+
+    >>> from monitoring.words import words
+    >>> told_in_words(House(superior="Ms Mori"), words("alerts", "en"))
+    'told Ms Mori as well'
+    """
+    told = "told-further" if house.reached_further else "told-again" if house.reached else "told-page"
+    return text[f"words.{told}"].format(superior=house.superior or text["words.superior"])
 
 
 def _span(incident: Incident, text: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from monitoring.alerts import House, Message, budget_in_words, hours_in_words, percent
+from monitoring.alerts import House, Message, budget_in_words, hours_in_words, percent, told_in_words
 from monitoring.words import words
 
 
@@ -56,7 +56,7 @@ def render_life_ended(
         "budget": budget_in_words(alarm_budget, length, text),
         "budget_number": f"{alarm_budget:.3f}".rstrip("0"),
         "hours": hours_in_words(house.escalate_hours, text),
-        "superior": house.superior or text["words.superior"],
+        "told": told_in_words(house, text),
     }
     kind = "life-escalated" if escalated else "life"
     state = "ended-escalated" if escalated else "ended"

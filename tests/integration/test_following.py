@@ -22,7 +22,9 @@ from flows.following import follow_incidents
 from flows.incidents import all_incidents, change_incident, find_incident
 from flows.lives import begin_life, current_life
 from flows.monitor import WindowOutcome, _record
+from flows.page import _in_use_since
 from flows.people import answer_incident, renew_watch, see_incident
+from flows.promotions import MOVED
 from flows.settings import load_settings
 from flows.troubles import note_failure, note_success, told_when_it_fails
 from flows.workspace import Workspace
@@ -160,7 +162,7 @@ def test_nobody_answers_then_somebody_looks_then_nobody_again(alarmed: Plant) ->
     answer_incident(alarmed.context, key, answer="repaired", at=None, actor="ken", now=alarmed.at(9))
     alarmed.follow(40)
     assert alarmed.told()[-1] == "acknowledged"
-    with pytest.raises(BadConfig, match=r"answered before \(repaired, by ken\)"):
+    with pytest.raises(BadConfig, match=r"answered before \(repaired.*, by ken\)"):
         see_incident(alarmed.context, key, actor="aiko", now=alarmed.at(10))
 
 
@@ -317,6 +319,11 @@ def test_a_watch_that_went_by_is_told_until_a_person_begins_a_new_one(tmp_path: 
     plant.follow(4)
     assert plant.told() == ["ended", "ended-escalated"]
     assert softad(plant, "alerts", "renew").exit_code == 4
+    # The page names the day on which the model was put to use, not the day of the new watch.
+    at = plant.at(0)
+    ledger.enter(plant.context.store, key="moved", actor="gates", action=MOVED, subject="1", details={}, at=at)
+    assert life.started_at > at
+    assert _in_use_since(ledger.read(plant.context.store), life) == at
 
 
 def test_a_watch_that_an_alarm_ended_is_not_begun_anew_beside_the_incident(alarmed: Plant) -> None:

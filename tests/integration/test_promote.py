@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 
 from flows import ledger
+from flows.context import Context
 from flows.errors import Refused, Unavailable
 from flows.holdout import constant_losses, held_out_rows, trained_rows
 from flows.promote import DECIDED, MOVED, Decision, carry_out, consider, rollback
 from flows.retrain import latest_training, retrain
 from flows.settings import Settings
+from flows.summary import status_document
 from flows.tracking import Tracker
 
 
@@ -132,6 +134,8 @@ def test_every_gate_is_kept_and_a_refusal_moves_nothing(capable: Any) -> None:
     for gate in decision.gates:
         assert kept[gate.name]["passed"] == gate.passed and kept[gate.name]["reason"] == gate.reason
     failed = [gate.reason for gate in decision.gates if not gate.passed]
+    newest, _ = status_document(Context(capable.settings, capable.workspace))["versions"]
+    assert (newest["state"], newest["because"]) == ("refused at the gates", failed[0])
     assert list(decision.reasons) == failed and failed
     assert entry.details["tail_challenger"] == decision.tail_challenger > decision.tail_champion
 

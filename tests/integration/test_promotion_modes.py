@@ -95,6 +95,10 @@ def test_in_advise_mode_a_person_promotes_what_the_gates_passed(two: Any) -> Non
 
 
 def test_who_is_refused_stays_out_and_time_runs_out(two: Any, command: Any) -> None:
+    def states() -> dict[str, tuple[str, str]]:
+        return {one["version"]: (one["state"], one["because"]) for one in command("status")[1]["versions"]}
+
+    assert states() == {"2": ("not judged yet", ""), "1": ("champion", "")}
     status, said = command("promote", "--refuse", "2")
     assert status == 2 and "say why version 2 is refused: --reason TEXT" in said["error"]
     status, said = command("promote", "--refuse", "1", "--reason", "x")
@@ -104,14 +108,17 @@ def test_who_is_refused_stays_out_and_time_runs_out(two: Any, command: Any) -> N
     status, said = command("promote", "2")
     assert status == 4 and "was refused on" in said["decision"]["reasons"][0] and "by ken (wrong supplier)" in str(said)
     assert [one for one in actions(two) if one[1] == "2"] == [(REFUSED, "2", "ken")]
+    assert states()["2"] == ("refused by ken", "wrong supplier")
     assert challenger(configured(two, mode="advise"), epochs=3) == "3"
     decide(two, "3")
     context, late = Context(two.settings, two.workspace), two.after(1) + timedelta(hours=73)
     watch_promotions(context, now=two.after(1))
+    assert states()["3"] == ("passed every gate, waits", "")
     for _ in range(2):
         watch_promotions(context, now=late)
     assert [told["state"] for told in outbox_of(context).thread("line-a:version-3")] == ["waits", "expired"]
     assert len(ledger.read(two.store, action=EXPIRED)) == 1
+    assert states()["3"] == ("passed every gate, was not put to use", "")
     again = decide(two, "3", by_person=True, actor="aiko", now=late)
     assert again.promoted and len(ledger.read(two.store, action=DECIDED)) == 3, "the gates were asked again"
 

@@ -337,6 +337,16 @@ def test_an_escalation_names_who_was_to_answer_and_who_is_told(language: str) ->
 
 
 @languages
+def test_an_escalation_claims_to_have_told_nobody_whom_the_plant_has_not_named(language: str) -> None:
+    nobody = render(*SENT["nobody answered"], language, house=House(reached_further=False)).body
+    assert {"en": "the production manager", "ja": "製造課長"}[language] not in nobody
+    assert "alerts.escalate_to" in nobody
+    page = render(*SENT["nobody answered"], language, house=House(reached=False, reached_further=False)).body
+    assert {"en": "was told", "ja": "知らせました"}[language] not in page
+    assert {"en": "on the page", "ja": "ページに表示"}[language] in page
+
+
+@languages
 def test_an_update_says_what_is_new_and_a_recovery_whether_an_answer_is_wanted(language: str) -> None:
     worse = render(*SENT["updated, worse"], language).body
     assert "2.7" in worse and "1.9" in worse

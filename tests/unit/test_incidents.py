@@ -135,14 +135,24 @@ def test_an_answer_is_kept_once_with_the_name_of_who_gave_it(context: Context, s
     entries = ledger.read(context.store, action="incident.acknowledged")
     assert [(entry.actor, entry.details["answer"]) for entry in entries] == [("aiko", said)]
     other = next(one for one in ANSWERS if one != said)
-    with pytest.raises(BadConfig, match=f"answered before \\({said}, by aiko\\)"):
+    with pytest.raises(BadConfig, match=f"answered before \\({said}.*, by aiko\\)"):
         answer(context, key, other)
+
+
+def test_another_date_of_the_same_answer_is_refused_not_passed_over(context: Context) -> None:
+    key = opened(context).key
+    first = answer(context, key, "repaired", at=START + WEEK)
+    assert answer(context, key, "repaired", at=START + WEEK) == answer(context, key, "repaired") == first
+    with pytest.raises(BadConfig, match=rf"answered before \(repaired at {START + WEEK:%Y-%m-%d %H:%M} UTC, by aiko\)"):
+        answer(context, key, "repaired", at=START + 1.5 * WEEK)
 
 
 def test_an_answer_that_cannot_be(context: Context) -> None:
     incident = opened(context)
     with pytest.raises(BadConfig, match="lies before the change"):
         answer(context, incident.key, "repaired", at=START - 3 * WEEK)
+    with pytest.raises(BadConfig, match=r"lies in the future .*answer once the machine is in order again"):
+        answer(context, incident.key, "repaired", at=START + 52 * WEEK)
     with pytest.raises(BadConfig, match="answer is 'perhaps'"):
         answer(context, incident.key, "perhaps")
     save_incident(context, incident.closed(START + WEEK, reason="by hand"), event="closed", now=START + WEEK)
