@@ -24,7 +24,8 @@ _UNION = 0.95
 _MEMBER_PRECISION = 0.9
 _RARE = 0.1
 
-Rule = Literal["value", "auc", "rank", "union", "like"]
+Rule = Literal["value", "auc", "rank", "union", "like", "part"]
+"""By which rule a column was found; "part": it tells one class of several, and the others are still to be learned."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,15 @@ def _by_value(column: Column, codes: np.ndarray, truth: np.ndarray, classes: np.
 def _by_auc(
     column: Column, known: np.ndarray, truth: np.ndarray, classes: np.ndarray, normal: str | None
 ) -> Leak | None:
-    """The column alone parts one class from all others."""
+    """The column alone parts one class from all others.
+
+    Of three classes or more, a measurement may do so with one of them and leave the others to be learned: it is one
+    that gives the label away only where it parts the good class, a class that half of the rows are of, or every class.
+    """
     best, which, how = 0.0, 0, ""
-    for of, size in enumerate(np.bincount(truth)):
+    sizes = np.bincount(truth)
+    told = np.zeros(len(sizes), dtype=bool)
+    for of, size in enumerate(sizes):
         if len(classes) == 2 and classes[of] == normal:
             continue  # the other class says the same, and is the one that people ask about
         if size < MIN_CLASS_ROWS or len(truth) - size < MIN_CLASS_ROWS:
@@ -130,14 +137,18 @@ def _by_auc(
         member = truth == of
         for score, name in _scores(column, known, member):
             area = rank_auc(score, member)
+            told[of] |= area >= AUC
             if area > best:
                 best, which, how = area, of, name
     if best < AUC:
         return None
+    measured = column.numbers is not None and column.distinct > 10
+    most = normal in classes[told] or sizes[told].max() >= len(truth) / 2 or told[sizes >= MIN_CLASS_ROWS].all()
+    part = len(classes) > 2 and measured and not most
     reason = f"{how} alone tells {str(classes[which])!r} from all else (AUC {best:.3f})"
-    if column.numbers is not None and column.distinct > 10:
+    if measured and not part:
         reason += "; if it is measured before the decision, keep it"
-    return Leak(column.name, reason, "", "auc", best)
+    return Leak(column.name, reason, "", "part" if part else "auc", best)
 
 
 def _scores(column: Column, known: np.ndarray, member: np.ndarray) -> list[tuple[np.ndarray, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from flows.columns import Column
 from flows.pilot_data import Material
@@ -57,6 +58,9 @@ def _of_leaks(material: Material) -> list[Finding]:
             found.append(Finding("look", key, {"column": leak.column, "agreement": f"{leak.strength:.1%}"}))
         elif leak.column in data.features:
             found.append(Finding("stop", "leak-kept", {"column": leak.column}))
+    used = [leak.column for leak in material.proposal.parting if leak.column in data.features]
+    if used:
+        found.append(Finding("look", "leak-part", {"columns": _listed(used)}))
     return found
 
 
@@ -130,10 +134,14 @@ def reason_of(column: Column, *, images: bool = False) -> str:
 
 
 def _repeated(material: Material) -> int:
-    """Rows whose features and label another row has too."""
+    """Rows that another row is like in all that the file says of a part, but for what names the row or its time."""
     if material.pictures is not None:
         return len(material.pictures) - len(set(material.pictures))
-    return int(material.features.assign(_label=material.answers).duplicated().sum())
+    names = {material.settings.data.id, material.settings.data.time}
+    told = {
+        column.name: column.codes[material.rows - 1] for column in material.proposal.columns if column.name not in names
+    }
+    return int(pd.DataFrame(told).duplicated().sum())
 
 
 def _listed(names: list[str]) -> str:

@@ -104,6 +104,18 @@ def feature_notes(
     return notes
 
 
+def part_sentence(found: Leak) -> str:
+    """Of a measurement that tells one class of several from all else.
+
+    >>> part_sentence(Leak("x", "its value alone tells 'a' from all else", "", "part", 1.0)).partition(":")[0]
+    "'x' is kept, though its value alone tells 'a' from all else"
+    """
+    return (
+        f"{found.column!r} is kept, though {found.reason}: the other classes are still to be told from each other. "
+        "Take it out of the config if it is recorded after the decision."
+    )
+
+
 def _leak_sentence(leak: Leak, keep: Collection[str], spared: Collection[str]) -> str:
     name, verb = repr(leak.column), "may give" if leak.rule == "like" else "gives"
     if leak.column in keep:

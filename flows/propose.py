@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from flows.errors import BadConfig, BadInput
 from flows.leaks import Leak, find_leaks
 from flows.proposal_images import list_images, usual_size
 from flows.proposal_label import Label, decide_task, find_column, find_label
-from flows.proposal_notes import Note, feature_notes, label_notes, row_notes, split_notes
+from flows.proposal_notes import Note, feature_notes, label_notes, part_sentence, row_notes, split_notes
 from flows.proposal_roles import (
     Features,
     find_group,
@@ -66,6 +66,7 @@ class Proposal:
     rows: rows of the file.
     columns: the columns as they were found, of the rows that were looked at.
     label: the label of these rows as text, "" where it is not known yet.
+    parting: measurements that tell one class of several from all else; they are kept, and named.
     """
 
     settings: Settings
@@ -76,6 +77,7 @@ class Proposal:
     rows: int
     columns: list[Column]
     label: np.ndarray
+    parting: list[Leak] = field(default_factory=list)
 
 
 def propose(
@@ -139,6 +141,7 @@ def propose(
 
     possible = [column for column in rest if column.name not in taken]
     leaks = find_leaks(possible, target.rows, regression=task.kind == "regression", normal=task.normal)
+    parting, leaks = [one for one in leaks if one.rule == "part"], [one for one in leaks if one.rule != "part"]
     hint = _Hint(data, images, label, id, time, group, tuple(keep), regression, name, tuple(also))
     leaks = [replace(leak, keep_hint=hint.keeping(leak.column)) for leak in leaks]
     features, spared = _features(possible, leaks, keep, picture, shown)
@@ -198,13 +201,14 @@ def propose(
         Note("window", window.sentence),
         *split_notes(settings, target),
         *feature_notes(settings, leaks, keep, spared),
+        *(Note("part", part_sentence(one)) for one in parting if one.column in settings.data.features),
         *row_notes(columns, settings, sample, extremes),
         Note(
             "expectations",
             f"{len(suite)} expectations, wide enough that today's file passes; tighten what you know better.",
         ),
     ]
-    return Proposal(settings, suite, notes, leaks, data, sample.rows, columns, target.rows)
+    return Proposal(settings, suite, notes, leaks, data, sample.rows, columns, target.rows, parting)
 
 
 def describe(proposal: Proposal) -> list[str]:

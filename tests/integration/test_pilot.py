@@ -161,6 +161,19 @@ def test_an_odd_file_runs_and_the_oddity_is_said(case: str, tmp_path: Path) -> N
         assert said["split"]["by"] == "time", said["split"]
 
 
+def test_rows_that_are_the_same_are_counted_over_all_that_the_file_says(tmp_path: Path) -> None:
+    frame = table().assign(part_id=lambda f: np.arange(len(f)) + 70_001)
+    # What gives the label away is no feature, and parts rows all the same.
+    alike = frame.assign(torque_nm=1.0, speed=2.0, note=[f"n{n}" for n in range(len(frame))])
+    alike.to_csv(tmp_path / "alike.csv", index=False)
+    _, said, _ = run(tmp_path / "alike.csv", "--label", "result", seconds=1.0)
+    assert "repeated" not in {one["key"] for one in said["quality"]}
+    pd.concat([frame, frame.head(7).assign(part_id=range(7))]).to_csv(tmp_path / "twice.csv", index=False)
+    _, said, _ = run(tmp_path / "twice.csv", "--label", "result", seconds=1.0)
+    [text] = [one["text"] for one in said["quality"] if one["key"] == "repeated"]
+    assert "7 rows are the same as another in everything but id and time" in text
+
+
 REFUSED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "one class": (lambda f: f.assign(result="OK"), "OK"),
     "30 rows": (lambda f: f.iloc[:30], "30 labelled rows"),

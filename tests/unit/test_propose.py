@@ -207,9 +207,13 @@ def test_textbook_data(tmp_path: Path, name: str) -> None:
     found = propose(save(tmp_path, frame, f"{name}.csv"))
     assert found.settings.data.label == "target"
     assert found.settings.task.kind == "classification"
-    # Only iris has measurements that part one class wholly from the others; they are named, and others stay.
-    accused = {leak.column for leak in found.leaks}
-    assert accused == ({"petal length (cm)", "petal width (cm)"} if name == "iris" else set())
+    # Only iris has measurements that part one class wholly from the others; they are named, and stay: two classes are
+    # still to be told from each other.
+    assert found.leaks == []
+    parting = [leak.column for leak in found.parting]
+    assert parting == (["petal length (cm)", "petal width (cm)"] if name == "iris" else [])
+    assert set(parting) <= set(found.settings.data.numeric)
+    assert all(f"{column!r} is kept" in said(found, "part") for column in parting)
     assert found.settings.data.numeric
     if name == "breast_cancer":
         assert found.settings.task.normal == "1"
