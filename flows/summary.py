@@ -109,6 +109,12 @@ def status_document(context: Context) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _reading(window: dict[str, Any]) -> str:
+    """Whether a window alarmed, or its reading was above its limit and no alarm was raised."""
+    over = None not in (window["statistic"], window["threshold"]) and window["statistic"] > window["threshold"]
+    return "alarm" if window["alarm"] else "held back" if over else ""
+
+
 def _versions(context: Context) -> list[dict[str, Any]]:
     """The newest versions, the newest first: what each is now, and why."""
     from flows import ledger
@@ -166,7 +172,7 @@ def status_lines(document: dict[str, Any]) -> list[Any]:
         for window in document["windows"]:
             numbers = [f"{window[name]:.2f}" if window[name] is not None else "" for name in ("statistic", "threshold")]
             table.add_row(window["window"], str(window["labelled"]), window["verdict"],
-                          "alarm" if window["alarm"] else "", *numbers)  # fmt: skip
+                          _reading(window), *numbers)  # fmt: skip
         lines.append(table)
     for incident in document["incidents"]:
         lines.append(f"open incident {incident['key']}: softad alerts show {incident['key']}")

@@ -344,3 +344,10 @@ class PageData:
         if not self.points or self.points[-1].verdict != "healthy":
             return "too_few_labels"
         return "healthy"
+
+    @property
+    def saying(self) -> str:
+        """What is said: the status, or held_back where all is healthy though the reading is above its limit."""
+        last = self.points[-1] if self.points else None
+        over = last is not None and last.threshold is not None and (last.statistic or 0.0) > last.threshold
+        return "held_back" if self.status == "healthy" and over else self.status

@@ -44,6 +44,10 @@ class Judged(Protocol):
         """Rows that the window lacks to be judged."""
 
     @property
+    def nearness(self) -> float:
+        """Statistic over threshold; 0 where there is no threshold."""
+
+    @property
     def effect(self) -> _Effect | None:
         """How large the change is."""
 
@@ -57,8 +61,8 @@ class Verdict:
     kind: healthy | inspect | retrain | too_few_labels.
     column, value, share: the slice that is named, and its share of the excess tail loss; None where none is.
     low, high: interval of `share`.
-    reason_key: key of the sentence that says why: no_alarm, one_slice, new_slice, slice_grew, one_range, range_grew,
-        spread, no_slices, or one of `NOT_JUDGED`.
+    reason_key: key of the sentence that says why: no_alarm, held_back, one_slice, new_slice, slice_grew, one_range,
+        range_grew, spread, no_slices, or one of `NOT_JUDGED`.
     numbers: what that sentence fills in.
     evidence: the findings that decided, in the order of their weight.
     """
@@ -96,10 +100,10 @@ def decide(result: Judged, attribution: Attribution | None, *, inspect_share: fl
     ValueError: `inspect_share` out of range.
 
     >>> from types import SimpleNamespace
-    >>> calm = SimpleNamespace(alarm=False, state="ok", rows=500, missing=0, effect=None)
+    >>> calm = SimpleNamespace(alarm=False, state="ok", rows=500, missing=0, nearness=0.4, effect=None)
     >>> decide(calm, None).kind
     'healthy'
-    >>> loud = SimpleNamespace(alarm=True, state="alarm", rows=500, missing=0, effect=None)
+    >>> loud = SimpleNamespace(alarm=True, state="alarm", rows=500, missing=0, nearness=2.0, effect=None)
     >>> m07 = Finding("machine", "M07", share=0.72, low=0.6, high=0.8, row_share=0.1, rows=50, reference_row_share=0.1,
     ...     grew=False, significant=True, usual_share=0.1, growth_share=0.0, evidence=9.0)
     >>> verdict = decide(loud, Attribution((m07,), 31.0, tried=12, threshold=1.5, rows=500, reference_rows=2000))
@@ -112,7 +116,9 @@ def decide(result: Judged, attribution: Attribution | None, *, inspect_share: fl
         return Verdict("too_few_labels", result.state, numbers={"rows": result.rows, "missing": result.missing})
     persists = result.state == "spent" and attribution is not None and result.effect is not None
     if not (result.alarm or (persists and result.effect is not None and result.effect.relevant)):
-        return Verdict("healthy", "no_alarm", numbers={"rows": result.rows})
+        held_back = result.state == "ok" and result.nearness > 1.0
+        numbers = {"rows": result.rows, "nearness": round(result.nearness, 1)}
+        return Verdict("healthy", "held_back" if held_back else "no_alarm", numbers=numbers)
     if attribution is None:
         return Verdict("retrain", "no_slices", numbers={"rows": result.rows})
     carriers = tuple(item for item in attribution.findings if _carries(item, inspect_share))

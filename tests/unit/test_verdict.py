@@ -27,6 +27,7 @@ class Look:
     state: str = "alarm"
     rows: int = 2000
     missing: int = 0
+    nearness: float = 0.0
     effect: Size | None = None
 
 
@@ -50,6 +51,15 @@ def where(*findings: Finding) -> Attribution:
 def test_without_an_alarm_all_is_healthy_whatever_the_slices_say() -> None:
     verdict = decide(Look(alarm=False, state="ok"), where(M07))
     assert (verdict.kind, verdict.reason_key, verdict.column, verdict.evidence) == ("healthy", "no_alarm", None, ())
+
+
+def test_a_reading_above_its_limit_that_raises_no_alarm_is_not_said_to_be_as_before() -> None:
+    verdict = decide(Look(alarm=False, state="ok", nearness=1.26), None)
+    assert (verdict.kind, verdict.reason_key) == ("healthy", "held_back")
+    for language in ("en", "ja"):
+        assert "1.3" in verdict_sentence(verdict, language)
+    # A scan whose life has ended has no limit.
+    assert decide(Look(alarm=False, state="spent", nearness=1.26), None).reason_key == "no_alarm"
 
 
 @pytest.mark.parametrize("state", NOT_JUDGED)
