@@ -188,8 +188,18 @@ def _refuse_known_others(path: Path, start: bytes) -> None:
         raise BadInput(f"{path.name} is named .parquet, but is no Parquet file; export it again")
 
 
+_OTHER_TEXT = {
+    "JSON": re.compile(r"\s*(\[\s*)?\{\s*\""),
+    "HTML or XML": re.compile(r"\s*<(\?xml|!doctype|html|table|workbook)\b", re.IGNORECASE),
+}
+"""What a text that is no table of lines begins with."""
+
+
 def _refuse_strange_head(path: Path, head: str) -> None:
     first, *rest = head.lstrip().split("\n", 1)
+    other = next((name for name, begin in _OTHER_TEXT.items() if begin.match(head)), None)
+    if other is not None:
+        raise BadInput(f"{path.name} is {other}, no CSV or Parquet; save the table as CSV")
     if re.fullmatch(r"sep=.\s*", first, re.IGNORECASE | re.DOTALL):
         raise BadInput(
             f"{path.name}, row 1: {first.strip()!r} is a line for Excel and not the names of the columns; leave it out"

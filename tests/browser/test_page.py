@@ -109,7 +109,7 @@ def test_a_value_with_markup_is_text(page: Any) -> None:
 
 
 def test_the_first_screen_tells_what_to_do(page: Any) -> None:
-    assert "check a machine" in page.locator(".status").inner_text()
+    assert "check one place" in page.locator(".status").inner_text()
     assert "softad alerts ack line-a-2026-W12 --repaired" in page.locator(".incident").inner_text()
 
 

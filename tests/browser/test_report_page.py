@@ -68,7 +68,7 @@ def test_without_a_network_it_shows_the_concentration_and_the_verdict(
         print(f"report.html: {report.stat().st_size / 1e6:.1f} MB")
     assert failures == [] and evil == 0
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
-    assert "Verdict: check a machine" in text and "Look at machine M7: it carries" in text
+    assert "Verdict: check one place" in text and "Look at machine M7: it carries" in text
     assert "share of the whole loss" in text and curves >= 4, "statistic and threshold, window and reference"
     assert "By machine: tail of the losses" in text
     assert "Columns that could not be compared" in text and "broken" in text
