@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2034,SC2154
-# What the images are built from, and built; sourced by containers.sh, which has `tool`, `run`, `skip` and SOFTAD_WORK.
+# What the images are built from, and built; sourced by containers.sh, which has `tool`, `run`, `skip`, `log` and SOFTAD_WORK.
 #
 # From the public base images where they can be pulled. Where no registry is reachable, mmdebstrap makes base images of
 # Debian's packages, pip sees this machine's configuration and the folders that it names, and moto's server takes the

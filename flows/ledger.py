@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.disk import damaged
 from flows.errors import Damaged, Unavailable
 from flows.workspace import write_atomically
 
@@ -161,10 +162,7 @@ def sealed(store: Store) -> dict[str, str]:
 
 
 def _unsealed(path: Path) -> Damaged:
-    return Damaged(
-        f"{path} is damaged, so the hashes that were noted of the ledger's files cannot be read; keep a copy of its "
-        "folder as it is, then bring a backup back with `softad restore FILE`"
-    )
+    return damaged(str(path), "the hashes that were noted of the ledger's files cannot be read")
 
 
 def ledger_files(store: Store) -> dict[str, Path]:

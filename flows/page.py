@@ -238,6 +238,7 @@ def _point(look: WindowOutcome, promoted: set[str], context: Context) -> WindowP
 
     return WindowPoint(
         window=look.window, labelled=look.labelled, verdict=look.verdict, alarm=look.alarm,
+        held_back=look.details.get("reason") == "held_back",
         mean=value(figures, "mean"), tail=value(figures, "tail"), stability=value(figures, "stability"),
         erm_mean=value(erm, "mean"), erm_tail=value(erm, "tail"), erm_stability=value(erm, "stability"),
         statistic=look.statistic, threshold=look.threshold, budget_spent=look.budget_spent,

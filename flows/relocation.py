@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from flows.disk import is_disk_full
-from flows.errors import Damaged, PipelineError, Unavailable
+from flows.disk import damaged, is_disk_full
+from flows.errors import PipelineError, Unavailable
 
 _COLUMNS = {
     "experiments": "artifact_location",
@@ -50,7 +50,7 @@ def _told(error: sqlite3.Error, database: Path) -> PipelineError:
     """What the registry's error means, and what to do.
 
     >>> str(_told(sqlite3.DatabaseError("file is not a database"), Path("mlflow.db"))).partition(";")[0]
-    'mlflow.db is damaged (file is not a database)'
+    'mlflow.db is damaged: file is not a database'
     """
     said = str(error)
     moved = f"{database}: this workspace was moved, and its registry cannot be put right"
@@ -61,10 +61,7 @@ def _told(error: sqlite3.Error, database: Path) -> PipelineError:
             f"{moved} ({said}); see that it may be written, that the disk is sound and that nothing else holds it, "
             "then run the same command again"
         )
-    return Damaged(
-        f"{database} is damaged ({said}); keep a copy of its folder as it is, then bring a backup back with "
-        "`softad restore FILE`; `softad doctor` says whether all else is whole"
-    )
+    return damaged(str(database), said)
 
 
 def _put_right(database: Path, root: Path, target: str) -> int:

@@ -79,10 +79,7 @@ def check(tracker: Tracker, run_id: str) -> None:
             path = f"{LINEAGE}/{name}"
             found = tracker.fetch(run_id, path, Path(folder))
             try:
-                if name == ROWS:
-                    pd.read_parquet(found)
-                else:
-                    dict(json.loads(found.read_text(encoding="utf-8")))
+                pd.read_parquet(found) if name == ROWS else dict(_json(found))
             except _UNREADABLE as error:
                 raise _damaged(tracker, run_id, path, error) from error
 
@@ -97,7 +94,12 @@ def _damaged(tracker: Tracker, run_id: str, path: str, error: Exception) -> Dama
 
 def read_document(tracker: Tracker, run_id: str, path: str, build: Callable[[dict[str, Any]], T]) -> T:
     """What `build` makes of a JSON file among a run's artifacts; errors as of `parsed`."""
-    return parsed(tracker, run_id, path, lambda found: build(json.loads(found.read_text(encoding="utf-8"))))
+    return parsed(tracker, run_id, path, lambda found: build(_json(found)))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def read_rows(tracker: Tracker, run_id: str) -> pd.DataFrame:

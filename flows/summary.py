@@ -99,7 +99,7 @@ def status_document(context: Context) -> dict[str, Any]:
             {
                 "window": outcome.window, "verdict": outcome.verdict, "alarm": outcome.alarm,
                 "labelled": outcome.labelled, "statistic": outcome.statistic, "threshold": outcome.threshold,
-                "budget_spent": outcome.budget_spent,
+                "budget_spent": outcome.budget_spent, "reason": outcome.details.get("reason"),
             }
             for outcome in windows[-8:]
         ],
@@ -111,8 +111,7 @@ def status_document(context: Context) -> dict[str, Any]:
 
 def _reading(window: dict[str, Any]) -> str:
     """Whether a window alarmed, or its reading was above its limit and no alarm was raised."""
-    over = None not in (window["statistic"], window["threshold"]) and window["statistic"] > window["threshold"]
-    return "alarm" if window["alarm"] else "held back" if over else ""
+    return "alarm" if window["alarm"] else "held back" if window["reason"] == "held_back" else ""
 
 
 def _versions(context: Context) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from flows.disk import is_disk_full
 from flows.errors import BadConfig, PipelineError, Unavailable
 
 
@@ -19,7 +20,7 @@ def told(error: Exception, uri: str) -> PipelineError:
     """
     where = re.sub(r"://[^@/]*@", "://…@", uri)
     text = str(error).replace(uri, where)
-    if "disk is full" in text or "No space left" in text:
+    if is_disk_full(error):
         return Unavailable(f"MLflow at {where}: the disk is full; free some space and run the same command again")
     if "out-of-date database schema" in text or "Can't locate revision" in text:
         return BadConfig(
@@ -35,8 +36,8 @@ def told(error: Exception, uri: str) -> PipelineError:
     lost = re.search(r"Failed to download artifacts from path '([^']*)'", text)
     if lost is not None:
         return Unavailable(
-            f"MLflow at {where} cannot give out {lost[1]}, which a training left; see that the folder or store of its "
-            "artifacts is there and whole, or restore it from a backup"
+            f"MLflow at {where} cannot give out {lost[1]}, which a training left; see that this machine's disk has room, "
+            "and that the folder or store of its artifacts is there and whole, or restore it from a backup"
         )
     first = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
     return Unavailable(

@@ -38,6 +38,7 @@ class WindowPoint:
     versions: where the window's parts were first predicted by several models, each model's own figures.
     errors: standard error of each of the champion's figures, by its name.
     hard: errors on the hard rows; None where nothing says what an error is.
+    held_back: healthy, though the reading is above its limit.
     """
 
     window: str
@@ -58,6 +59,7 @@ class WindowPoint:
     versions: Sequence[VersionLine] = ()
     hard: HardErrors | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
+    held_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -348,6 +350,4 @@ class PageData:
     @property
     def saying(self) -> str:
         """What is said: the status, or held_back where all is healthy though the reading is above its limit."""
-        last = self.points[-1] if self.points else None
-        over = last is not None and last.threshold is not None and (last.statistic or 0.0) > last.threshold
-        return "held_back" if self.status == "healthy" and over else self.status
+        return "held_back" if self.status == "healthy" and self.points[-1].held_back else self.status

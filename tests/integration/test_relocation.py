@@ -63,7 +63,7 @@ def test_a_damaged_registry(moved: Path) -> None:
     for command, status in {"status": Damaged.exit_status, "doctor": 4}.items():
         done = CliRunner().invoke(app, [command, "--workspace", str(moved)])
         assert done.exit_code == status, done.output
-        assert f"{registry} is damaged (file is not a database)" in done.output
+        assert f"{registry} is damaged: file is not a database" in done.output
         assert "softad restore FILE" in done.output
     assert registry.read_bytes() == b"torn" * 1000
 

@@ -180,6 +180,15 @@ def test_an_answered_incident_no_longer_asks_to_check(answer: str, status: str) 
 def test_a_verdict_without_an_open_incident_waits_for_nobody() -> None:
     data = PageData("line-a", AT, "3", AT, points=[point(12, verdict="inspect", promoted=True)])
     assert data.status == "too_few_labels"
+
+
+def test_healthy_above_the_limit_is_said_to_be_that() -> None:
+    point = WindowPoint("2026-W14", 2000, "healthy", statistic=3.9, threshold=3.1, held_back=True)
+    data = PageData(model="a", written_at=AT, champion="1", champion_since=AT, points=[point])
+    assert (data.status, data.saying) == ("healthy", "held_back")
+    page = render_page(data)
+    assert "The reading of the watch is above its limit" in page
+    assert "Hard cases are as they were" not in page
     assert words("page", "en")["say.inspect"] not in render_page(data)
 
 

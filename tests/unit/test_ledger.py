@@ -147,7 +147,7 @@ def test_noted_hashes_that_cannot_be_read_are_a_fault(store: Store, torn: str) -
     whole = seal.read_text()
     seal.write_text(whole[: len(whole) // 2] if torn == "half" else torn)
     assert verify(Store(store.root)).faults == (
-        f"{seal} is damaged, so the hashes that were noted of the ledger's files cannot be read",
+        f"{seal} is damaged: the hashes that were noted of the ledger's files cannot be read",
     )
     with pytest.raises(Damaged, match="softad restore FILE"):
         write(Store(store.root), "later")
