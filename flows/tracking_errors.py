@@ -36,8 +36,8 @@ def told(error: Exception, uri: str) -> PipelineError:
     lost = re.search(r"Failed to download artifacts from path '([^']*)'", text)
     if lost is not None:
         return Unavailable(
-            f"MLflow at {where} cannot give out {lost[1]}, which a training left; see that this machine's disk has room, "
-            "and that the folder or store of its artifacts is there and whole, or restore it from a backup"
+            f"MLflow at {where} cannot give out {lost[1]}, which a training left; see that this machine's disk has "
+            "room, and that the folder or store of its artifacts is there and whole, or restore it from a backup"
         )
     first = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
     return Unavailable(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,37 +16,11 @@ from PIL import Image
 from sklearn import datasets
 
 from flows.errors import BadConfig, BadInput
-from flows.propose import Proposal, describe, propose, to_json, write
+from flows.propose import describe, propose, to_json, write
 from flows.settings import load_settings
 from flows.suite import generous_range
 from flows.validate import check
-
-ROWS = 1200
-
-
-@pytest.fixture
-def measured() -> pd.DataFrame:
-    """Three honest measurements; `bad` depends on them, with noise."""
-    random = np.random.default_rng(7)
-    frame = pd.DataFrame(random.normal(size=(ROWS, 3)), columns=["torque", "temperature", "load"]).round(3)
-    bad = frame["torque"] + frame["load"] + random.normal(size=ROWS) > 2.2
-    frame.attrs["bad"] = bad.tolist()
-    return frame
-
-
-def save(folder: Path, frame: pd.DataFrame, name: str = "parts.csv", **how: Any) -> Path:
-    path = folder / name
-    frame.to_csv(path, index=False, **how)
-    return path
-
-
-def said(proposal: Proposal, topic: str) -> str:
-    return " ".join(note.text for note in proposal.notes if note.topic == topic)
-
-
-def bad_of(frame: pd.DataFrame) -> np.ndarray:
-    return np.asarray(frame.attrs["bad"])
-
+from tests.unit.proposals import ROWS, bad_of, said, save
 
 # -- the label -------------------------------------------------------------------------------------------------------
 
@@ -219,118 +191,6 @@ def test_textbook_data(tmp_path: Path, name: str) -> None:
         assert found.settings.task.normal == "1"
 
 
-# -- leaks -----------------------------------------------------------------------------------------------------------
-
-
-def test_each_kind_of_leak_is_found_and_honest_columns_are_not(tmp_path: Path, measured: pd.DataFrame) -> None:
-    random = np.random.default_rng(3)
-    bad = random.random(ROWS) < 0.1
-    kinds = np.where(bad, np.array(["scratch", "dent"])[np.arange(ROWS) % 2], "")
-    frame = measured.assign(
-        repair_code=np.where(bad & (random.random(ROWS) < 0.5), "R7", "-"),  # one value fixes the label
-        severity=np.where(bad, 5.0, 1.0) + random.random(ROWS).round(3),  # AUC 1
-        defect_kind=kinds,  # filled only where bad
-        closed_on=np.where(bad, "2026-03-01", ""),  # a date only where bad
-        machine=np.array(["M1", "M2", "M3"])[np.arange(ROWS) % 3],
-        defect=bad.astype(int),
-    )
-    found = propose(save(tmp_path, frame))
-    assert {leak.column: leak.rule for leak in found.leaks} == {
-        "repair_code": "value",
-        "severity": "auc",
-        "defect_kind": "value",
-        "closed_on": "value",
-    }
-    assert found.settings.data.numeric == ["torque", "temperature", "load"]
-    assert found.settings.data.categorical == ["machine"]
-    assert all(name in found.settings.data.left_out for name in ("repair_code", "severity", "defect_kind", "closed_on"))
-
-
-def test_value_rule_stands_at_thirty_rows_and_at_its_precision(tmp_path: Path, measured: pd.DataFrame) -> None:
-    bad = np.arange(ROWS) % 10 == 0
-
-    def accused(rows: int, wrong: int) -> bool:
-        flag = np.zeros(ROWS, dtype=bool)
-        flag[np.flatnonzero(bad)[: rows - wrong]] = True
-        flag[np.flatnonzero(~bad)[:wrong]] = True
-        frame = measured.assign(late=flag.astype(int), defect=bad.astype(int))
-        return [leak.column for leak in propose(save(tmp_path, frame)).leaks] == ["late"]
-
-    assert accused(30, 0)
-    assert not accused(29, 0)
-    assert not accused(100, 1)  # precision .99
-
-
-def test_common_class_needs_more_than_precision(tmp_path: Path, measured: pd.DataFrame) -> None:
-    # Nine in ten rows are good anyway: a value that is always good tells little.
-    bad = np.arange(ROWS) % 10 == 0
-    frame = measured.assign(product=np.where(bad | (np.arange(ROWS) % 3 == 0), "P1", "P2"), defect=bad.astype(int))
-    assert propose(save(tmp_path, frame)).leaks == []
-
-
-def test_flags_whose_union_is_the_label_and_the_flag_like_them(tmp_path: Path, measured: pd.DataFrame) -> None:
-    random = np.random.default_rng(5)
-    bad = random.random(ROWS) < 0.06
-    which = np.where(bad, random.integers(0, 4, ROWS), -1)
-    frame = measured.assign(
-        hot=(random.random(ROWS) < 0.5).astype(int),  # an honest 0/1 measurement
-        f1=(which == 0).astype(int),
-        f2=(which == 1).astype(int),
-        f3=(which == 2).astype(int),
-        f4=(which == 3).astype(int),
-        odd=(random.random(ROWS) < 0.01).astype(int),  # says nothing, but is recorded beside them
-        failure=bad.astype(int),
-    )
-    assert max(frame[["f1", "f2", "f3", "f4"]].sum()) < 30, "each alone is below the value rule"
-    found = propose(save(tmp_path, frame))
-    assert {leak.column: leak.rule for leak in found.leaks} == {
-        "f1": "union", "f2": "union", "f3": "union", "f4": "union", "odd": "like",
-    }  # fmt: skip
-    assert "looks recorded after the fact" in said(found, "leak")
-    assert "hot" in found.settings.data.numeric
-
-
-def test_keeping_a_leak_and_the_line_that_does_it(tmp_path: Path, measured: pd.DataFrame) -> None:
-    bad = bad_of(measured)
-    frame = measured.assign(
-        **{"late flag": bad.astype(int), "code": np.where(bad, "E", "-"), "defect": bad.astype(int)}
-    )
-    path = save(tmp_path, frame, "line one.csv")
-    first = propose(path, label="defect")
-    hint = first.leaks[0].keep_hint
-    assert shlex.split(hint) == ["softad", "init", str(path), "--label", "defect", "--keep", "late flag", "--force"]
-    assert hint in said(first, "leak")
-    kept = propose(path, label="defect", keep=["late flag"])
-    assert "late flag" in kept.settings.data.numeric
-    assert "late flag" not in kept.settings.data.left_out
-    assert "kept, as you asked" in said(kept, "leak")
-    elsewhere = propose(path, label="defect", also=["--workspace", "plant 2"]).leaks[0].keep_hint
-    assert shlex.split(elsewhere)[-3:] == ["--workspace", "plant 2", "--force"]
-    again = next(leak for leak in kept.leaks if leak.column == "code")
-    assert shlex.split(again.keep_hint)[-5:] == ["--keep", "late flag", "--keep", "code", "--force"]
-
-
-def test_never_without_a_feature(tmp_path: Path) -> None:
-    bad = np.arange(600) % 4 == 0
-    random = np.random.default_rng(1)
-    almost = np.where(bad, 1.0, 0.0) + np.where(random.random(600) < 0.004, 1.0, 0.0) + random.random(600) / 2
-    frame = pd.DataFrame({"copy": bad * 2.0, "almost": almost.round(3), "defect": bad.astype(int)})
-    found = propose(save(tmp_path, frame))
-    assert found.settings.data.numeric == ["almost"]
-    assert {leak.column for leak in found.leaks} == {"copy", "almost"}
-    assert "no other feature would be left" in said(found, "leak")
-
-
-def test_keep_must_name_a_column_that_can_be_a_feature(tmp_path: Path, measured: pd.DataFrame) -> None:
-    path = save(tmp_path, measured.assign(same=1, defect=bad_of(measured).astype(int)))
-    with pytest.raises(BadConfig, match="'defect' is the label and cannot be kept"):
-        propose(path, keep=["defect"])
-    with pytest.raises(BadConfig, match="'same' cannot be kept as a feature, it is the same value in every row: '1'"):
-        propose(path, keep=["same"])
-    with pytest.raises(BadConfig, match=r"no column 'torqe' \(given with --keep\); did you mean 'torque'"):
-        propose(path, keep=["torqe"])
-
-
 # -- the other roles -------------------------------------------------------------------------------------------------
 
 
@@ -478,147 +338,6 @@ def test_manifest_without_images_says_how_to_give_them(tmp_path: Path, measured:
     found = propose(save(tmp_path, frame))
     assert found.settings.data.image is None
     assert "--images" in said(found, "images")
-
-
-# -- files that are hard to read -------------------------------------------------------------------------------------
-
-
-def test_same_proposal_from_csv_gzip_and_parquet(tmp_path: Path, measured: pd.DataFrame) -> None:
-    frame = measured.assign(label=bad_of(measured).astype(float))
-    plain = propose(save(tmp_path, frame.assign(label=frame["label"].astype(int))))
-    frame.to_parquet(tmp_path / "parts.parquet")
-    (tmp_path / "parts.csv.gz").write_bytes(gzip.compress((tmp_path / "parts.csv").read_bytes()))
-    for other in ("parts.parquet", "parts.csv.gz"):
-        assert propose(tmp_path / other).settings == plain.settings
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("", "parts.csv is empty"),
-        ("a,label\n", "has a header and no rows"),
-        ("label\n1\n0\n", r"row 1 \(header\): one column only, 'label'"),
-        ("0.5,3,1\n0.7,2,0\n0.1,9,1\n", "row 1: this is no header"),
-        ("torque,label\n1,0\n2,0\n", "label 'label' holds '0' in every row"),
-        ("torque,判定\n1,\n2,\n", "label '判定' is empty in every row"),
-        (
-            "note,label\n" + "".join(f"part {n},{n % 2}\n" for n in range(90)),
-            r"no column can be a feature \(note: free text",
-        ),
-    ],
-)
-def test_file_that_cannot_be_used(tmp_path: Path, content: str, sentence: str) -> None:
-    path = tmp_path / "parts.csv"
-    path.write_text(content)
-    with pytest.raises((BadInput, BadConfig), match=sentence):
-        propose(path)
-
-
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="is not there"):
-        propose(tmp_path / "none.csv")
-    with pytest.raises(BadInput, match="is a folder"):
-        propose(tmp_path)
-
-
-def test_misprints_do_not_make_words_of_numbers(tmp_path: Path, measured: pd.DataFrame) -> None:
-    frame = measured.astype({"torque": object}).assign(label=bad_of(measured).astype(int))
-    frame.loc[[3, 9], "torque"] = "err"
-    path = save(tmp_path, frame)
-    path.write_text(path.read_text() + "1,2\n")
-    found = propose(path)
-    assert "torque" in found.settings.data.numeric
-    assert "'torque': 2 cells are no numbers, such as 'err'" in said(found, "rows")
-    assert "1 rows have more or fewer cells than the header" in said(found, "rows")
-
-
-@pytest.mark.parametrize(
-    ("column", "reason"),
-    [
-        ([f"{n % 40},5" for n in range(ROWS)], "decimal comma"),
-        ([f"{n + 1:,}.5" for n in range(ROWS)], "between thousands, such as"),
-        ([f"{1000 + n * 7:,}" for n in range(ROWS)], "thousands or before decimals"),
-        ([f"{n % 12 + 1:02d}/{n % 12 + 1:02d}/2026" for n in range(ROWS)], "could mean two days"),
-        ([str(1_700_000_000 + 7 * n) for n in range(ROWS)], "a time written as a number"),
-        (["k.A." if n % 5 == 0 else str(n % 40) for n in range(ROWS)], r"numbers, but 'k.A.' where there is none"),
-        (["" if n % 100 else "x" for n in range(ROWS)], "empty in all but 12"),
-    ],
-)
-def test_columns_that_need_a_better_export(
-    tmp_path: Path, measured: pd.DataFrame, column: list[str], reason: str
-) -> None:
-    frame = measured.assign(timestamp=column, label=bad_of(measured).astype(int))
-    data = propose(save(tmp_path, frame, sep=";")).settings.data
-    assert pd.Series([data.left_out["timestamp"]]).str.contains(reason).all()
-    assert data.time is None
-
-
-def test_a_measurement_with_a_comma_is_no_id_though_all_its_values_differ(
-    tmp_path: Path, measured: pd.DataFrame
-) -> None:
-    force = pd.Series(400_000 + 7 * np.arange(ROWS))
-    frame = measured.assign(label=bad_of(measured).astype(int))
-    for written in ((force / 1000).map("{:.3f}".format).str.replace(".", ","), force.map("{:,}".format)):
-        frame.insert(0, "force_kN", written)
-        found = propose(save(tmp_path, frame, sep=";"))
-        assert found.settings.data.id is None
-        assert "export them" in found.settings.data.left_out["force_kN"]
-        # What is called an id is one, however it is written.
-        named = propose(save(tmp_path, frame.rename(columns={"force_kN": "serial_number"}), sep=";"))
-        assert named.settings.data.id == "serial_number"
-        frame = frame.drop(columns="force_kN")
-
-
-@pytest.mark.parametrize(("form", "order"), [("%d/%m/%Y %H:%M", "dmy"), ("%m/%d/%Y %H:%M", "mdy")])
-def test_dates_that_prove_their_order_are_the_time(
-    tmp_path: Path, measured: pd.DataFrame, form: str, order: str
-) -> None:
-    moments = pd.date_range("2026-01-05 06:00", periods=ROWS, freq="47min")
-    frame = measured.assign(timestamp=moments.strftime(form), label=bad_of(measured).astype(int))
-    found = propose(save(tmp_path, frame))
-    assert (found.settings.data.time, found.settings.data.date_order) == ("timestamp", order)
-    assert "from 2026-01-05 06:00 to" in said(found, "time")
-
-
-def test_rare_classes_and_unlabelled_rows_are_mentioned(tmp_path: Path, measured: pd.DataFrame) -> None:
-    label = pd.Series(np.where(bad_of(measured), "dent", "ok"))
-    label[[1, 2]] = "burn"
-    label[100:200] = None
-    found = propose(save(tmp_path, measured.assign(label=label)))
-    assert found.settings.task.classes == ["burn", "dent", "ok"]
-    assert found.settings.task.normal == "ok"
-    assert "few rows of 'burn' (2)" in said(found, "classes")
-    assert "100 rows have no label yet" in said(found, "label")
-
-
-def test_large_file_is_sampled_but_its_extremes_are_of_all_rows(
-    tmp_path: Path, measured: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flows import propose as module
-    from flows.proposal_sample import take_sample
-
-    frame = measured.assign(part_id=np.arange(ROWS), label=bad_of(measured).astype(int)).astype({"label": str})
-    frame.loc[501, "torque"] = 999.0
-    frame.loc[[503], "label"] = "7"
-    frame.loc[505, "load"] = np.nan
-    frame.loc[507, "part_id"] = 506
-    path = save(tmp_path, frame)
-    sample = take_sample(path, limit=200)
-    assert 100 <= len(sample.frame) <= 200
-    assert sample.rows == ROWS
-    assert not set(sample.frame["torque"]) & {"999.0"}
-    monkeypatch.setattr(module, "take_sample", lambda data: take_sample(data, limit=200))
-    found = propose(path)
-    assert found.rows == ROWS
-    assert found.settings.task.classes == ["0", "1", "7"]
-    ranges = {
-        rule["kwargs"]["column"]: rule["kwargs"]
-        for rule in found.suite
-        if "between" in rule["type"] and "column" in rule["kwargs"]
-    }
-    assert ranges["torque"]["max_value"] > 999
-    assert "load is filled" not in {rule["meta"]["rule"] for rule in found.suite}
-    assert "1 rows repeat an id" in said(found, "id")
 
 
 # -- what is written -------------------------------------------------------------------------------------------------
