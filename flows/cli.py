@@ -115,7 +115,7 @@ def init(
     debug: DebugOption = False,
 ) -> Reply:
     """Look at the columns and write a config and expectations, to be edited by a person."""
-    from flows.propose import describe, propose, to_json, write
+    from flows.propose import beside_others, describe, propose, to_json, write
     from flows.workspace import Workspace
 
     given = [*(["--config", str(config)] if config else []),
@@ -125,6 +125,7 @@ def init(
         regression=regression, name=name, also=tuple(given),
     )  # fmt: skip
     target = config or workspace / "config.yaml"
+    proposal = beside_others(proposal, workspace, target)
     Workspace.open(workspace, settings=proposal.settings)
     written = write(proposal, target, force=force)
     options = "".join(f" {word}" for word in given)

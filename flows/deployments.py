@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from flows.apart import check_apart
 from flows.approvals import APPROVE_TAG
 from flows.errors import BadConfig, Refused, Unavailable
 from flows.events import SHIFTED, resource_of
@@ -145,7 +146,7 @@ def deploy(
 
     Raises
     ------
-    BadConfig: two models of one name, a schedule that cannot be read, a config that came from no file.
+    BadConfig: two models of one name or inbox, a schedule that cannot be read, a config that came from no file.
     Refused: the server runs a model of this name for another workspace, and `replace` is false.
     Unavailable: the server does not answer.
 
@@ -157,7 +158,7 @@ def deploy(
     from prefect.exceptions import ObjectAlreadyExists
 
     source = source or FlowSource()
-    names = _check_names(settings_list)
+    names = check_apart(settings_list, workspace_root.absolute())
     plans = [(one.name, _plans(one, workspace_root.absolute())) for one in settings_list]
     made: list[str] = []
     with connected(api_url) as client:
@@ -271,14 +272,6 @@ def _check_workspace(existing: Sequence[DeploymentResponse], names: set[str], wo
                 f"the server runs a model named {deployment.name!r} for the workspace {other}; "
                 "rename this one, or say --replace to take its place"
             )
-
-
-def _check_names(settings_list: Sequence[Settings]) -> set[str]:
-    names = [settings.name for settings in settings_list]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadConfig(f"two configs are named {twice[0]!r}; give each model a `name` of its own")
-    return set(names)
 
 
 def _config_file(settings: Settings) -> Path:

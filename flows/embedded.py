@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import logging
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.errors import Unavailable
+from flows.errors import PipelineError, Unavailable
 
 CYCLE_LIBRARIES: tuple[str, ...] = ("softad.bundle", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store")
 """What every cycle imports sooner or later and takes long to; see `start_beside`."""
@@ -114,17 +115,60 @@ def prepare_environment(home: Path) -> None:
 def quick_settings() -> Iterator[None]:
     """The process's own server where `start_beside` started one, and no heartbeats within: each run would wait up to a
     second for the thread that sends them. Nothing changes where they are in force already.
+
+    An error that the command tells in a sentence is told by it alone (see `told_by_the_command`).
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     updates: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     if (own := _OWN.get("server")) is not None:
         updates[PREFECT_API_URL] = own.url
-    if all(setting.value() == value for setting, value in updates.items()):
-        yield  # Prefect checks all of its settings anew whenever one changes, which takes a tenth of a second
-        return
-    with temporary_settings(updates=updates):
+    with _told_once():
+        if all(setting.value() == value for setting, value in updates.items()):
+            yield  # Prefect checks all of its settings anew whenever one changes, which takes a tenth of a second
+            return
+        with temporary_settings(updates=updates):
+            yield
+
+
+def told_by_the_command(record: logging.LogRecord) -> bool:
+    """Whether a line of a run's log says only what the command itself will say, in one sentence and without traceback.
+
+    Those are the exceptions of `flows.errors` on their way out of a task and of its flow, and the states that follow.
+    Any other exception is a fault of ours, whose traceback an unattended run must leave in its log.
+
+    >>> def record(error=None, message="Encountered exception", name="prefect.flow_runs"):
+    ...     trace = (type(error), error, None) if error else None
+    ...     return logging.LogRecord(name, logging.ERROR, "", 0, message, (), trace)
+    >>> told_by_the_command(record(Unavailable("no disk"))), told_by_the_command(record(KeyError("loss")))
+    (True, False)
+    >>> told_by_the_command(record(message="Finished in state Failed('…')", name="prefect.task_runs"))
+    True
+    """
+    if not record.name.startswith(("prefect.flow_runs", "prefect.task_runs")) or record.levelno < logging.ERROR:
+        return False
+    if record.exc_info is not None and record.exc_info[1] is not None:
+        return isinstance(record.exc_info[1], PipelineError)
+    return str(record.msg).startswith("Finished in state")
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Leave out of the terminal what `told_by_the_command` says; Prefect's server is told all."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    handlers = [one for one in logging.getLogger().handlers if isinstance(one, PrefectConsoleHandler)]
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not told_by_the_command(record)
+
+    for handler in handlers:
+        handler.addFilter(wanted)
+    try:
         yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(wanted)
 
 
 def lasting_server() -> str | None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flows.apart import check_apart
 from flows.credentials import OBJECT_STORE, Secrets, service_variables
 from flows.errors import BadConfig, Unavailable
 from flows.services import answers
@@ -25,7 +26,8 @@ def first_start(configs: Sequence[Path], root: Path, say: Callable[[str], None])
 
     Raises
     ------
-    BadConfig: an address or a secret is missing, or the object store lets two writers take the same name.
+    BadConfig: an address or a secret is missing, two models have one name or one inbox, or the object store lets two
+        writers take the same name.
     Unavailable: a server does not answer within five minutes.
     """
     import os
@@ -38,6 +40,7 @@ def first_start(configs: Sequence[Path], root: Path, say: Callable[[str], None])
     from flows.workspace import Workspace
 
     settings = [load_settings(path) for path in configs]
+    check_apart(settings, root)
     first = settings[0]
     kept = Secrets.of(first, root)
     database, mlflow, prefect = (_named(first, *where) for where in _ADDRESSES)

@@ -33,6 +33,8 @@ _COMMENTS = {
     "task.classes": "a label that is not listed is held in quarantine until it is added: softad config add-class NAME",
     "task.normal": "the class of good parts; all others are defects",
     "task.tolerance": "an error above it is a miss",
+    "ingest.inbox": "folder that is looked at; a model shares it with no other; relative to the workspace",
+    "ingest.outbox": "where predictions and alerts go; a model shares it with no other",
     "ingest.expectations": "rules that each row must fulfil, beside this file",
     "training.model": "linear, mlp, cnn, or your own: package.module:factory",
     "training.min_rows": "no training with fewer labelled rows",
@@ -54,6 +56,7 @@ _ALWAYS = {
 
 _FINDINGS = {
     "data.label": "label",
+    "ingest.inbox": "inbox",
     "data.id": "id",
     "data.time": "time",
     "data.group": "group",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from flows.apart import own_folders
 from flows.columns import Column, look
 from flows.errors import BadConfig, BadInput
 from flows.leaks import Leak, find_leaks
@@ -47,7 +48,7 @@ from flows.settings import Settings, Task, explain
 from flows.suite import Expectation, build_suite
 from flows.workspace import write_atomically
 
-__all__ = ["Leak", "Note", "Proposal", "describe", "propose", "to_json", "write"]
+__all__ = ["Leak", "Note", "Proposal", "beside_others", "describe", "propose", "to_json", "write"]
 
 _NO_ENVIRONMENT = "SOFTAD_INIT_READS_NO_VARIABLE__"
 
@@ -250,6 +251,18 @@ def write(proposal: Proposal, config_path: Path, *, force: bool = False) -> Path
     )
     write_atomically(config_path, text)
     return config_path
+
+
+def beside_others(proposal: Proposal, workspace: Path, config: Path) -> Proposal:
+    """The proposal with an inbox and outbox of its own, where the workspace has another model; see `own_folders`."""
+    own = own_folders(proposal.settings.name, workspace, config)
+    if not own:
+        return proposal
+    ingest = proposal.settings.ingest.model_copy(update=own)
+    note = Note("inbox", f"inbox: {workspace / own['inbox']}, since the workspace has another model already.")
+    return replace(
+        proposal, settings=proposal.settings.model_copy(update={"ingest": ingest}), notes=[*proposal.notes, note]
+    )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from flows.apart import check_apart
 from flows.credentials import Secrets, service_variables
 from flows.deployments import FlowSource, deploy
 from flows.errors import BadConfig, Unavailable
@@ -56,13 +57,14 @@ def run_up(
 
     Raises
     ------
-    BadConfig: a config that does not fit, two models of one name, a named port that is in use.
+    BadConfig: a config that does not fit, two models of one name or with one inbox, a named port that is in use.
     Unavailable: a service does not start; the sentence names its log.
     """
     settings = [load_settings(path) for path in configs]
     if not settings:
         raise BadConfig("no config is named; name one or more with --config FILE")
     root = workspace.absolute()
+    check_apart(settings, root)
     for one in settings:
         Workspace.open(root, settings=one)
     (root / "run").mkdir(exist_ok=True)

@@ -26,6 +26,7 @@ def a_config(folder: Path, name: str, cycle: str = "*/15 * * * *") -> Settings:
     path.write_text(
         f"name: {name}\ndata: {{label: ok, numeric: [x], window: {{rows: 500}}, time_zone: Asia/Tokyo}}\n"
         f"task: {{classes: ['0', '1']}}\nschedule: {{cycle: '{cycle}'}}\n"
+        f"ingest: {{inbox: inbox/{name}, outbox: outbox/{name}}}\n"
     )
     return load_settings(path)
 

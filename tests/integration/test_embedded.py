@@ -99,3 +99,31 @@ def test_none_is_started_where_a_server_is_set(tmp_path: Path, where: str) -> No
     script = STARTED + "print(lasting_server(), _OWN)"
     done = _run(script, _environment(tmp_path, **more))
     assert done.stdout.strip() == f"{address} {{}}", done.stderr
+
+
+FAILING = """
+from flows.errors import Damaged
+from prefect import flow, task
+
+@task
+def reads(error): raise error
+
+@flow
+def reading(error): reads(error)
+
+with quick_settings():
+    for error in (Damaged("table labels is damaged; do this"), KeyError("loss")):
+        try:
+            reading(error)
+        except Exception as caught:
+            print("raised", type(caught).__name__)
+"""
+
+
+def test_an_error_that_has_its_sentence_is_told_by_the_command_alone(tmp_path: Path) -> None:
+    """A fault of ours leaves its traceback, which nobody could ask an unattended run for later."""
+    done = _run(STARTED + FAILING, _environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["raised", "Damaged", "raised", "KeyError"]
+    assert "damaged" not in done.stderr and "Damaged" not in done.stderr
+    assert "KeyError: 'loss'" in done.stderr and "Traceback" in done.stderr

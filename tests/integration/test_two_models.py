@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.apart import check_apart
 from flows.context import Context
 from flows.cycle import run_steps
-from flows.errors import PipelineError
-from flows.settings import Settings
+from flows.errors import BadConfig, PipelineError
+from flows.settings import Settings, load_settings
+from flows.up import run_up
 from flows.upkeep_flow import weekly_report
 from flows.workspace import Workspace
 from softad.simulation import InspectionLine
@@ -88,6 +90,64 @@ def test_one_with_broken_data_does_not_hold_up_the_other(pair: tuple[Model, Mode
     assert whole.context.store.count("predictions") == 2000
     whole.drop(2)
     assert whole.cycle(2).status == 0
+
+
+def test_models_that_share_an_inbox_are_not_started_together(
+    tmp_path: Path, line_config: Callable[..., Settings]
+) -> None:
+    def model(name: str, **ingest: str) -> Settings:
+        return line_config(name, ingest=ingest)
+
+    first = model("line-a")
+    assert check_apart([first, model("line-b", inbox="in/b", outbox="out/b")], tmp_path) == {"line-a", "line-b"}
+    for other, sentence in (
+        (
+            model("line-b"),
+            r"line-a and line-b have one inbox, .*inbox; give each its own, such as `inbox: inbox/line-b`",
+        ),
+        (model("line-b", inbox="./x/../inbox", outbox="o"), "have one inbox"),
+        (model("line-b", inbox="inbox/labels", outbox="o"), "have one inbox, .*labels"),
+        (model("line-b", inbox=str(tmp_path / "inbox"), outbox="o"), "have one inbox"),
+        (model("line-b", inbox="in/b"), "line-a and line-b have one outbox"),
+        (model("line-a", inbox="in/b", outbox="out/b"), "two configs are named 'line-a'"),
+    ):
+        with pytest.raises(BadConfig, match=sentence):
+            check_apart([first, other], tmp_path)
+    configs = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for path in configs:
+        data = {"label": "ok", "numeric": ["x"]}
+        path.write_text(yaml.safe_dump({"name": path.stem, "data": data}))
+    with pytest.raises(BadConfig, match="have one inbox"):
+        run_up(configs, tmp_path / "plant", ready=lambda _: None)
+    assert not (tmp_path / "plant" / "run").exists()
+
+
+def test_init_gives_a_second_model_folders_of_its_own(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    LINE.week(0).inspections.assign(result=LINE.week(0).labels["label"].to_numpy()).to_csv(
+        tmp_path / "parts.csv", index=False
+    )
+
+    def init(name: str, config: str, *more: str) -> tuple[str, Settings]:
+        words = ["init", str(tmp_path / "parts.csv"), "--name", name, "--config", str(tmp_path / config),
+                 "--workspace", str(tmp_path / "plant"), *more]  # fmt: skip
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        return done.output, load_settings(tmp_path / config)
+
+    said, first = init("line-a", "a.yaml")
+    assert first.ingest.inbox == Path("inbox") and "another model" not in said
+    _, first = init("line-aa", "a.yaml", "--force")  # the same config under another name is no second model
+    assert first.ingest.inbox == Path("inbox")
+    said, second = init("line-b", "b.yaml")
+    assert second.ingest.inbox == Path("inbox/line-b") and second.ingest.outbox == Path("outbox/line-b")
+    assert "inbox/line-b, since the workspace has another model already" in " ".join(said.split())
+    assert "# found: inbox: " not in (tmp_path / "b.yaml").read_text()
+    assert check_apart([first, second], tmp_path / "plant") == {"line-aa", "line-b"}
+    assert (tmp_path / "plant" / "inbox" / "line-b" / "labels").is_dir()
 
 
 def test_the_weeks_report_is_kept_and_announced_once(pair: tuple[Model, Model]) -> None:
