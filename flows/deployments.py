@@ -18,7 +18,7 @@ from flows.apart import check_apart
 from flows.approvals import APPROVE_TAG
 from flows.errors import BadConfig, Refused, Unavailable
 from flows.events import SHIFTED, resource_of
-from flows.settings import Settings
+from flows.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -36,6 +36,10 @@ LEFT_OUT_TAG = "softad-left-out"
 
 RETRAIN_TAG = "softad-retrain"
 """Runs with this tag are started again when their process was killed."""
+
+
+AT_ONCE = 200
+"""Records that a Prefect server gives in one answer, at most."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def deploy(
 
     Raises
     ------
-    BadConfig: two models of one name or inbox, a schedule that cannot be read, a config that came from no file.
+    BadConfig: two models of one name or inbox (also one that the server runs already), a schedule that cannot be read,
+        a config that came from no file.
     Refused: the server runs a model of this name for another workspace, and `replace` is false.
     Unavailable: the server does not answer.
 
@@ -167,6 +172,8 @@ def deploy(
         existing = deployments_of(client, pool)
         if not replace:
             _check_workspace(existing, names, workspace_root)
+        if not pause_others:
+            check_apart([*_running_beside(existing, names, workspace_root), *settings_list], workspace_root.absolute())
         # What a person has paused stays so; what was paused since its model was left out does not.
         paused = {(one.name, one.entrypoint) for one in existing if one.paused and LEFT_OUT_TAG not in one.tags}
 
@@ -242,10 +249,15 @@ def worker_is_heard(client: SyncPrefectClient, *, pool: str = POOL, name: str, s
 
 
 def deployments_of(client: SyncPrefectClient, pool: str) -> list[DeploymentResponse]:
-    """All deployments whose runs go to `pool`."""
+    """All deployments whose runs go to `pool`; the server gives so many at a time (fifty models have more)."""
     from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 
-    return client.read_deployments(work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])), limit=200)
+    mine, found = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])), list["DeploymentResponse"]()
+    while part := client.read_deployments(work_pool_filter=mine, limit=AT_ONCE, offset=len(found)):
+        found += part
+        if len(part) < AT_ONCE:
+            break
+    return found
 
 
 def retrainings(model: str, incident: str, *, api_url: str | None = None) -> list[FlowRun]:
@@ -272,6 +284,22 @@ def _check_workspace(existing: Sequence[DeploymentResponse], names: set[str], wo
                 f"the server runs a model named {deployment.name!r} for the workspace {other}; "
                 "rename this one, or say --replace to take its place"
             )
+
+
+def _running_beside(existing: Sequence[DeploymentResponse], names: set[str], workspace_root: Path) -> list[Settings]:
+    """The other models that the server runs for this workspace, as far as their configs can be read."""
+    root = str(workspace_root.absolute())
+    configs = {
+        str(one.parameters.get("config"))
+        for one in existing
+        if one.name not in names and not one.paused and one.parameters.get("workspace") == root
+    }
+    found = {}
+    for config in sorted(configs):
+        with suppress(BadConfig):  # its own runs say what is wrong with it
+            settings = load_settings(Path(config))
+            found[settings.name] = settings
+    return [settings for name, settings in found.items() if name not in names]
 
 
 def _config_file(settings: Settings) -> Path:

@@ -17,6 +17,7 @@ from flows.events import Shift, emit_shift, request_retraining
 from flows.incidents import all_incidents
 from flows.local_services import Ports, addresses, environment
 from flows.services import free_port
+from flows.settings import load_settings
 from flows.workspace import Workspace
 from monitoring.incidents import Incident
 from tests.integration.prefect_alone import NOW, SMALL, a_config, retrain_id, runs_of, wait_for
@@ -85,6 +86,35 @@ def test_another_workspaces_model_is_not_taken_over_unasked(api: str, tmp_path: 
     deploy([settings], tmp_path / "two", api_url=api, source=SMALL, replace=True)
     with connected(api) as client:
         assert client.read_deployment(retrain_id(client, "shared")).parameters["workspace"] == str(tmp_path / "two")
+
+
+def test_a_second_model_with_the_inbox_of_one_that_runs_is_refused(api: str, tmp_path: Path) -> None:
+    deploy([a_config(tmp_path, "there")], tmp_path, api_url=api, source=SMALL)
+    path = tmp_path / "late.yaml"
+    path.write_text((tmp_path / "there.yaml").read_text().replace("name: there", "name: late"))
+    late = load_settings(path)
+    with pytest.raises(BadConfig, match="there and late have one inbox, .* in the part `ingest` of the config of late"):
+        deploy([late], tmp_path, api_url=api, source=SMALL)
+    with connected(api) as client:
+        assert not [one for one in deployments_of(client, "softad") if one.name == "late"]
+    # Another workspace has folders of its own; where the other model is not to run any more, nothing is shared.
+    deploy([late], tmp_path / "elsewhere", api_url=api, source=SMALL)
+    deploy([late], tmp_path, api_url=api, source=SMALL, replace=True, pause_others=True)
+    # A config that cannot be read any more is its own model's trouble.
+    (tmp_path / "there.yaml").unlink()
+    deploy([a_config(tmp_path, "third")], tmp_path, api_url=api, source=SMALL)
+
+
+def test_more_deployments_than_a_server_gives_at_once(
+    api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy([a_config(tmp_path, name) for name in ("many-a", "many-b", "many-c")], tmp_path, api_url=api, source=SMALL)
+    with connected(api) as client:
+        whole = sorted(one.id for one in deployments_of(client, "softad"))
+        assert len(whole) >= 6
+        for part in (2, len(whole), len(whole) - 1):
+            monkeypatch.setattr("flows.deployments.AT_ONCE", part)
+            assert sorted(one.id for one in deployments_of(client, "softad")) == whole
 
 
 def test_what_cannot_be_laid_down_says_why(tmp_path: Path) -> None:

@@ -84,8 +84,13 @@ def test_the_page_server_shows_pages_and_nothing_else(system: LocalSystem) -> No
 
 def test_a_second_start_joins_and_adds_its_model(system: LocalSystem) -> None:
     other = system.root / "line-b.yaml"
-    other.write_text(system.config.read_text().replace("line-a", "line-b").replace("interval:5", "0 4 * * *"))
+    text = system.config.read_text().replace("line-a", "line-b").replace("interval:5", "0 4 * * *")
+    other.write_text(text)
     before = read_record(system.root)["processes"]
+    process, output = system.up(configs=[other])
+    assert process.wait(60) == 2
+    assert "line-a and line-b have one inbox" in output.read_text()
+    other.write_text(text + "ingest: {inbox: inbox/line-b, outbox: outbox/line-b}\n")
     process, output = system.up(configs=[system.config, other])
     assert process.wait(60) == 0, output.read_text()
     assert output.read_text() == f"ALREADY {system.where().page}\n"
