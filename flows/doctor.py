@@ -16,6 +16,8 @@ from flows import run_files
 from flows.agreement import compare
 from flows.disk import is_disk_full
 from flows.errors import PipelineError
+from flows.ledger import read
+from flows.promotions import champion_of
 from flows.redaction import redacted
 from flows.workspace import write_atomically
 
@@ -119,12 +121,17 @@ def permissions(root: Path, secret: Path | None, folder: Path | None = None) -> 
     return found or [Check("permissions", "good", f"{len(folders)} folders can be read and written")]
 
 
-def database(tracker: Tracker) -> list[Check]:
-    """Whether runs and models can be reached, whole, and the model in use can be loaded."""
+def database(tracker: Tracker, store: Store) -> list[Check]:
+    """Whether runs and models can be reached, whole, and the model in use is what the ledger says and can be loaded."""
     from flows.database import problem
+    from flows.promote import champion_in_use
 
     local = tracker.uri.removeprefix("sqlite:///") if tracker.uri.startswith("sqlite:///") else None
     if local is not None and not Path(local).exists():
+        kept = champion_of(read(store))
+        if kept is not None:
+            sentence = f"{local} is gone, and with it all runs and models, though version {kept} was put to use"
+            return [Check("database", "act", f"{sentence}; restore a backup with `softad restore FILE`")]
         return [Check("database", "good", "there are no runs and models yet; the first cycle makes their database")]
     said = problem(tracker.uri)
     if said is not None:
@@ -134,13 +141,14 @@ def database(tracker: Tracker) -> list[Check]:
             answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if answer != "ok":
             return [Check("database", "act", f"{local} is damaged ({answer}); restore a backup with `softad restore`")]
-    champion = tracker.champion()
+    champion = champion_in_use(store, tracker)
     if champion is None:
         return [Check("database", "good", "runs and models can be reached; no model is in use yet")]
     before = tracker.previous()
     for version in dict.fromkeys(one for one in (champion, before) if one is not None):
         # As the registry has them: a good copy in the cache would hide what is lost.
         tracker.check(version)
+        tracker.check(version, reference=True)
         run_files.check(tracker, tracker.version(version).run_id)
     tracker.load(champion)
     also = f", and so is version {before}, to which `softad rollback` goes" if before not in {None, champion} else ""
@@ -239,11 +247,21 @@ def outbox(context: Context) -> list[Check]:
     """Alerts that are not with all their channels, and files of the inbox that wait."""
     from flows.alerting import outbox_of
 
-    waiting = outbox_of(context).waiting()
-    if waiting:
-        return [Check("outbox", "act", f"{waiting} alerts wait for a channel that did not take them; see which with "
-                      "`softad alerts test`, mend its address in the config; the next cycle sends them")]  # fmt: skip
-    return [Check("outbox", "good", "no alert waits")]
+    found, kept = [], outbox_of(context)
+    for path, subject in kept.damaged().items():
+        known = (
+            "that alert may never have been told: compare with `softad alerts list` and the page"
+            if subject is None
+            else f"its alert ({subject}) is in alerts.jsonl, and may not have reached the other channels"
+        )
+        found.append(Check("outbox", "act", f"{path} cannot be read; {known}; then move the file away"))
+    if waiting := kept.waiting():
+        sentence = (
+            f"{waiting} alerts wait for a channel that did not take them; see which with `softad alerts test`, mend "
+            "its address in the config; the next cycle sends them"
+        )
+        found.append(Check("outbox", "act", sentence))
+    return found or [Check("outbox", "good", "no alert waits")]
 
 
 def config(settings: Settings) -> list[Check]:
@@ -298,7 +316,7 @@ def diagnose(config_path: Path | None, workspace: Path, *, now: datetime) -> lis
     refused = attempted("logins", lambda: logins(settings, root))
     found += refused
     if all(one.state == "good" for one in [*unopened, *refused]):
-        found += attempted("database", lambda: database(context.tracker))
+        found += attempted("database", lambda: database(context.tracker, store))
     whole = attempted("tables", lambda: tables(store))
     found += whole
     if all(one.state == "good" for one in whole):

@@ -304,9 +304,10 @@ def champion_in_use(store: Store, tracker: Tracker) -> str | None:
     if kept is None:
         return None
     what = "has no alias 'champion' any more" if version is None else f"points 'champion' to version {version}, gone"
+    way = "go back to the champion before with `softad rollback`, or " if tracker.versions() else ""
     raise Refused(
-        f"the registry of {tracker.name} {what}, though version {kept} was put to use: it was deleted there; go back "
-        "to the champion before with `softad rollback`, or restore MLflow's database from a backup"
+        f"the registry of {tracker.name} {what}, though version {kept} was put to use: it was deleted there; {way}"
+        "restore MLflow's database from a backup"
     )
 
 

@@ -26,7 +26,7 @@ from flows.evaluation import as_metrics, difference, evaluate
 from flows.folds import FOLDS, group_of
 from flows.images import images_of
 from flows.lineage import code_version, environment, settings_as_recorded, settings_document, training_digest
-from flows.run_files import DOCUMENT, LINEAGE, ROWS, SETTINGS, read_document, read_rows
+from flows.run_files import DOCUMENT, LINEAGE, ROWS, RULES, SETTINGS, read_document, read_rows
 from flows.trainings import (
     Training,
     kept_versions,
@@ -363,6 +363,6 @@ def _log_training(tracker: Tracker, run: str, plan: _Plan, training: Training) -
         settings = json.dumps(settings_document(plan.settings), indent=1, ensure_ascii=False)
         (folder / SETTINGS).write_text(settings, encoding="utf-8")
         rules = json.dumps([rule.document() for rule in plan.rules], indent=1, ensure_ascii=False)
-        (folder / "exclusions.json").write_text(rules, encoding="utf-8")
+        (folder / RULES).write_text(rules, encoding="utf-8")
         plan.frame[_ROW_COLUMNS].to_parquet(folder / ROWS, index=False)
         tracker.log_files(run, folder, LINEAGE)

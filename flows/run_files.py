@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
+import yaml
 
 from flows.errors import Damaged
 from flows.workspace import new_folder
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LINEAGE = "lineage"
-"""Folder of a run's artifacts with the three files below, and `exclusions.json`."""
+"""Folder of a run's artifacts with the four files below."""
 DOCUMENT = "training.json"
 ROWS = "rows.parquet"
 SETTINGS = "config.json"
+RULES = "exclusions.json"
+MLMODEL = "model/MLmodel"
+"""By this file MLflow's own tools know what a model is."""
 
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
 """What parsing something raises that is not what was written."""
@@ -75,11 +79,10 @@ def check(tracker: Tracker, run_id: str) -> None:
     Damaged, Unavailable: as for `parsed`.
     """
     with tempfile.TemporaryDirectory(prefix="softad-") as folder:
-        for name in (DOCUMENT, SETTINGS, ROWS):
-            path = f"{LINEAGE}/{name}"
+        for path, read in _READ.items():
             found = tracker.fetch(run_id, path, Path(folder))
             try:
-                pd.read_parquet(found) if name == ROWS else dict(_json(found))
+                read(found)
             except _UNREADABLE as error:
                 raise _damaged(tracker, run_id, path, error) from error
 
@@ -105,3 +108,21 @@ def _json(path: Path) -> dict[str, Any]:
 def read_rows(tracker: Tracker, run_id: str) -> pd.DataFrame:
     """The rows of a training: `_id`, `_version`, `_seq`, `label`, `window`, `fold`; errors as of `parsed`."""
     return parsed(tracker, run_id, f"{LINEAGE}/{ROWS}", pd.read_parquet)
+
+
+def _read_model(path: Path) -> dict[str, Any]:
+    try:
+        flavors: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["flavors"]
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    return flavors
+
+
+_READ: dict[str, Callable[[Path], Any]] = {
+    f"{LINEAGE}/{DOCUMENT}": lambda path: _json(path)["rows"],
+    f"{LINEAGE}/{SETTINGS}": lambda path: _json(path)["data"],
+    f"{LINEAGE}/{RULES}": lambda path: list(json.loads(path.read_text(encoding="utf-8"))),
+    f"{LINEAGE}/{ROWS}": pd.read_parquet,
+    MLMODEL: _read_model,
+}
+"""What a training leaves in its run, and how each is read."""

@@ -293,15 +293,19 @@ class Tracker:
             self._loaded[version] = self._bundle(info.run_id, where, info.digest, f"version {version}", afresh=afresh)
         return self._loaded[version]
 
-    def check(self, version: str) -> None:
-        """See that the registry's files of a version are those that were registered, without loading the model.
+    def check(self, version: str, *, reference: bool = False) -> None:
+        """See that the registry's files of a version, or of the reference beside it, are those that were registered.
 
         Raises
         ------
         BadConfig, Refused: as for `load`.
         """
         info = self.version(version)
-        self._files(info.run_id, f"{MODEL}/data/{BUNDLE}", info.digest, f"version {version}", afresh=True)
+        if not reference:
+            self._files(info.run_id, f"{MODEL}/data/{BUNDLE}", info.digest, f"version {version}", afresh=True)
+        elif (digest := info.tags.get("reference_digest")) is not None:
+            what = f"the reference of version {version}"
+            self._files(info.run_id, f"{REFERENCE}/{BUNDLE}", digest, what, afresh=True)
 
     def load_reference(self, version: str) -> ModelBundle | None:
         """The model trained without soft ascent-descent on the same rows as a version; None where there is none."""

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +34,8 @@ def _log() -> Any:
 FILE, LOG = "file", "log"
 """The channels that are always there."""
 
+_FIELDS = {"id", "at", "channels", *(each.name for each in fields(Message))}
+
 STUBBORN = 3
 """Failures of one message after which the next one is tried too: perhaps it is the message, not the channel."""
 
@@ -48,6 +50,9 @@ class Delivery:
 
 class Outbox:
     """The messages of one model; several processes may use it at once.
+
+    A document that cannot be read any more holds up no other one. Where its message is put once more and no channel had
+    it, it is written anew; else it stays as it is (`damaged`).
 
     Parameters
     ----------
@@ -83,11 +88,11 @@ class Outbox:
             start of a digest are written down, never a secret.
         """
         path = self._path(message)
-        if path.exists():
+        if path.exists() and not self._lost(path):
             return False
         with self._locked(".documents.lock"):
             # Looked at again under the lock: another process may have put it, and even delivered it, meanwhile.
-            if path.exists():
+            if path.exists() and not self._lost(path):
                 return False
             document = {
                 "id": path.stem,
@@ -104,6 +109,25 @@ class Outbox:
     def waiting(self) -> int:
         """Messages that are not with all their channels yet."""
         return sum(1 for _, document in self._documents() if not _complete(document))
+
+    def damaged(self) -> dict[Path, str | None]:
+        """Files of messages that cannot be read, and the subject that the file channel has under their id, if any.
+
+        They hold up no other message, and stay where they are until a person has seen them.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     outbox = Outbox(Path(folder))
+        ...     torn = Path(folder, "0123.json")
+        ...     _ = torn.write_text('{"id": ')
+        ...     outbox.put(Message("subject", "body", "info", "a", "opened")), outbox.waiting()
+        ...     outbox.damaged() == {torn: None}
+        (True, 1)
+        True
+        """
+        torn = [path for path in sorted(self.folder.glob("*.json")) if _read_whole(path) is None]
+        told = {line["id"]: str(line["subject"]) for line in self._told()} if torn else {}
+        return {path: told.get(path.stem) for path in torn if path.exists()}
 
     def thread(self, key: str) -> list[dict[str, Any]]:
         """The messages of one key, oldest first: `id`, `state`, `at`, `severity`, `subject`, and `channels` with the
@@ -141,6 +165,8 @@ class Outbox:
         addresses = dict(zip([*names(channels), *names(further)], [*channels, *further], strict=True))
         delivered = waiting = 0
         down: set[str] = set()
+        for path in self.damaged():
+            _log().warning("this message cannot be read; it stays where it is, and is not sent", file=str(path))
         for path, found in self._documents():
             if _complete(found):
                 continue
@@ -245,7 +271,8 @@ class Outbox:
     def _to_file(self, document: dict[str, Any]) -> bool:
         path = self.folder / "alerts.jsonl"
         line = {name: document[name] for name in ("id", "at", "key", "state", "severity", "subject", "body")}
-        known = path.read_text(encoding="utf-8") if path.exists() else ""
+        # Whatever else stands there: it is only looked through.
+        known = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
         # A process that died in the middle of a line has not told it, and must not spoil the next one.
         whole = known[: known.rfind("\n") + 1]
         if f'"id": "{document["id"]}"' in whole and document["state"] != "test":
@@ -257,12 +284,26 @@ class Outbox:
             os.fsync(handle.fileno())
         return True
 
+    def _lost(self, path: Path) -> bool:
+        """The document cannot be read, and no channel had it yet: the file channel is always the first."""
+        return _read_whole(path) is None and path.stem not in {line["id"] for line in self._told()}
+
+    def _told(self) -> Iterator[dict[str, Any]]:
+        """The lines of the file channel, those left out that are none."""
+        path = self.folder / "alerts.jsonl"
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError):
+                found = json.loads(line)
+                if isinstance(found, dict) and {"id", "subject"} <= found.keys():
+                    yield found
+
     def _path(self, message: Message) -> Path:
         digest = hashlib.sha256(f"{message.key}\n{message.state}".encode()).hexdigest()[:20]
         return self.folder / f"{digest}.json"
 
     def _documents(self) -> list[tuple[Path, dict[str, Any]]]:
-        found = [(path, _read(path)) for path in self.folder.glob("*.json")]
+        read = ((path, _read_whole(path)) for path in self.folder.glob("*.json"))
+        found = [(path, document) for path, document in read if document is not None]
         return sorted(found, key=lambda pair: (pair[1]["at"], pair[1].get("number", 0), pair[1]["id"]))
 
 
@@ -278,6 +319,16 @@ def _complete(document: dict[str, Any]) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document
+
+
+def _read_whole(path: Path) -> dict[str, Any] | None:
+    """A message's document; None where the file is not what was written (or is gone)."""
+    try:
+        document: Any = _read(path)
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(document, dict) and document.keys() >= _FIELDS and isinstance(document["channels"], dict)
+    return document if whole else None
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

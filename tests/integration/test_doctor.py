@@ -237,6 +237,57 @@ def test_an_alert_that_waits(plant: Any) -> None:
     assert asked(examined(plant))["outbox"].startswith("1 alerts wait for a channel")
 
 
+def test_an_alert_that_cannot_be_read(plant: Any) -> None:
+    from flows.alerting import outbox_of
+    from flows.context import Context
+    from monitoring.alerts import Message
+
+    outbox = outbox_of(Context(plant.settings, plant.workspace))
+    outbox.put(Message("one", "body", "info", "a", "opened"))
+    assert outbox.deliver().delivered == 1
+    [told] = outbox.folder.glob("*.json")
+    outbox.put(Message("two", "body", "info", "b", "opened"))
+    [never] = set(outbox.folder.glob("*.json")) - {told}
+    told.write_text("{")
+    never.write_text("{")
+    found = examined(plant)["outbox"]
+    assert [state for state, _ in found] == ["act", "act"]
+    said = {path: sentence for _, sentence in found for path in (told, never) if sentence.startswith(str(path))}
+    assert "its alert (one) is in alerts.jsonl" in said[told]
+    assert "may never have been told: compare with `softad alerts list`" in said[never]
+
+
+def test_a_registry_that_is_not_what_the_ledger_says(plant: Any) -> None:
+    details = {"from": None, "to": "1", "decision": "k"}
+    ledger.enter(plant.store, key="set:k", actor="aiko", action="champion.set", subject="1", details=details,
+                 at=plant.after(0))  # fmt: skip
+    plant.tracker.set_champion("1")
+    assert asked(examined(plant)) == {}
+    plant.tracker.client.delete_registered_model_alias(plant.tracker.name, "champion")
+    said = asked(examined(plant))["database"]
+    assert "has no alias 'champion' any more, though version 1 was put to use" in said
+    assert "`softad rollback`" in said
+    plant.tracker.client.delete_registered_model(plant.tracker.name)
+    said = asked(examined(plant))["database"]
+    assert "`softad rollback`" not in said
+    assert "restore MLflow's database from a backup" in said
+    for path in plant.workspace.mlflow.glob("mlflow.db*"):
+        path.unlink()
+    said = asked(examined(plant))["database"]
+    assert "mlflow.db is gone, and with it all runs and models, though version 1 was put to use" in said
+
+
+@pytest.mark.parametrize("name", ["model/MLmodel", "reference/bundle/weights.safetensors", "lineage/exclusions.json"])
+def test_what_lies_beside_the_model_in_use_is_looked_at_too(plant: Any, name: str) -> None:
+    plant.tracker.set_champion("1")
+    [file] = plant.workspace.mlflow.glob(f"artifacts/*/{plant.tracker.version('1').run_id}/artifacts/{name}")
+    for damage in (lambda: file.write_bytes(file.read_bytes()[:-4] + b"\x00}'{"), file.unlink):
+        damage()
+        said = asked(examined(plant))["database"]
+        assert Path(name).name in said or "the reference of version 1" in said
+        assert "restore MLflow's artifacts from a backup" in said or "cannot give out" in said
+
+
 def test_a_config_that_does_not_hold(plant: Any) -> None:
     configure(plant, ingest={"expectations": "gone.yaml"})
     assert "gone.yaml" in asked(examined(plant))["config"]
