@@ -63,23 +63,40 @@ def own_folders(name: str, root: Path, config: Path) -> dict[str, Path]:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     root = Path(folder)
     ...     alone = own_folders("line-b", root, root / "b.yaml")
-    ...     (root / "page" / "line-a").mkdir(parents=True)
+    ...     (root / "tables" / "line-a").mkdir(parents=True)
     ...     alone, own_folders("line-b", root, root / "b.yaml")["inbox"].as_posix()
     ({}, 'inbox/line-b')
     """
     if config.absolute() == (root / "config.yaml").absolute():
         return {}
-    pages = root / "page"
-    known = {path.name for path in pages.iterdir() if path.is_dir()} if pages.is_dir() else set()
-    if not known - {name, _named_in(config)}:
+    if not models_in(root, also_empty=True) - {name, name_in(config)}:
         return {}
     return {"inbox": Path("inbox") / name, "outbox": Path("outbox") / name}
 
 
-def _named_in(config: Path) -> str | None:
-    """The model of a config that may not be there, or may be none: `init --force` replaces whatever it is."""
+def models_in(root: Path, *, also_empty: bool = False) -> set[str]:
+    """The models of a workspace that have taken in anything; `also_empty`: or whose folders were made.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "tables" / "line-a" / "files").mkdir(parents=True)
+    ...     (Path(folder) / "tables" / "line-b").mkdir()
+    ...     models_in(Path(folder)), len(models_in(Path(folder), also_empty=True))
+    ({'line-a'}, 2)
+    """
+    tables = root / "tables"
+    folders = [path for path in tables.iterdir() if path.is_dir()] if tables.is_dir() else []
+    return {path.name for path in folders if also_empty or any(path.iterdir())}
+
+
+def name_in(config: Path) -> str | None:
+    """The model that a file names; None where it is not there or is no config.
+
+    >>> name_in(Path("nowhere.yaml")) is None
+    True
+    """
     try:
         document: Any = yaml.safe_load(config.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
-    return str(document.get("name")) if isinstance(document, dict) else None
+    return str(document["name"]) if isinstance(document, dict) and "name" in document else None

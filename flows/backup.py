@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import database_backup
+from flows.apart import models_in, name_in
 from flows.archive import check_name, unpack, writing
 from flows.credentials import Secrets
 from flows.errors import BadConfig, BadInput, PipelineError, Refused, Unavailable
@@ -85,7 +86,7 @@ def back_up(
     with scratch as folder, exclusively(root, "a backup", wait=wait):
         models, notes = _models(root, configs)
         dumps, missed = _dumps(root, models, Path(folder))
-        notes += [*missed, *_elsewhere(models)]
+        notes += [*missed, *_elsewhere(models), *_without_config(root, models)]
         with writing(target, {**about, "notes": notes}) as archive:
             for path in dumps:
                 archive.add(path, f"{database_backup.FOLDER}/{path.name}")
@@ -212,6 +213,13 @@ def _models(root: Path, configs: Sequence[Path]) -> tuple[list[Settings], list[s
         except PipelineError:
             notes.append(f"{config} does not hold, so what it names outside the workspace is not known")
     return models, notes
+
+
+def _without_config(root: Path, models: Sequence[Settings]) -> Iterator[str]:
+    """The workspace's models whose configs are neither in it nor named; the workspace's own files are all kept."""
+    named = {one.name for one in models} | {name_in(path) for path in root.glob("*.yaml")}
+    for name in sorted(models_in(root) - named):
+        yield f"{name} has tables here, and its config, which lies elsewhere, is not in this backup: add --config FILE"
 
 
 def _dumps(root: Path, models: Sequence[Settings], folder: Path) -> tuple[list[Path], list[str]]:

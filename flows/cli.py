@@ -125,7 +125,7 @@ def init(
         regression=regression, name=name, also=tuple(given),
     )  # fmt: skip
     target = config or workspace / "config.yaml"
-    proposal = beside_others(proposal, workspace, target)
+    proposal = beside_others(proposal, workspace, target, named=name is not None, force=force)
     Workspace.open(workspace, settings=proposal.settings)
     written = write(proposal, target, force=force)
     options = "".join(f" {word}" for word in given)

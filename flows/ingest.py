@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+
 from flows.bytes import StillWritten, check_settled, file_sha
 from flows.commit import Counts, commit_file, commit_inspections, commit_labels
 from flows.errors import BadInput
@@ -30,7 +32,7 @@ from flows.settings import Settings
 from flows.staging import clear_staging, staging
 from flows.store import Store
 from flows.validate import Checker, load_suite
-from flows.workspace import Workspace
+from flows.workspace import Workspace, shortened
 
 _UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart")
 
@@ -201,7 +203,8 @@ def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, 
             raise BadInput(f"{path.name} changed while it was being read; wait until it is written, and try again")
         roles = label_roles(form, settings, asked=asked)
         kind = "labels" if roles is not None or asked else "inspections"
-        with staging(workspace) as staged, _intake(path, form, settings, workspace, kind=kind, now=now) as intake:
+        intake_of = _intake(path, form, settings, workspace, kind=kind, now=now, known=store.columns("inspections"))
+        with staging(workspace) as staged, intake_of as intake:
             taken = intake.read(staged)
             news = _new_columns(path, form, settings, store) if kind == "inspections" else []
             counts = (commit_labels if kind == "labels" else commit_inspections)(intake, taken, store)
@@ -235,7 +238,14 @@ def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, 
 
 @contextlib.contextmanager
 def _intake(
-    path: Path, form: FileFormat, settings: Settings, workspace: Workspace, *, kind: Kind, now: datetime
+    path: Path,
+    form: FileFormat,
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    kind: Kind,
+    now: datetime,
+    known: pa.Schema | None = None,
 ) -> Iterator[Intake]:
     """What the file's rows go through, with the archive of images open meanwhile."""
     if kind == "labels":
@@ -245,7 +255,7 @@ def _intake(
             raise BadInput(f"{path.name}: a label file needs the columns of the id and the label; add them")
         yield Intake(path, form, kind, settings, Checker([]), LabelPreparation(settings, labels), now)
         return
-    roles = inspection_roles(path, form, settings)
+    roles = inspection_roles(path, form, settings, known)
     checker = _checker(path, form, settings)
     with contextlib.ExitStack() as stack:
         keep = None
@@ -374,7 +384,8 @@ def _archive(path: Path, sha: str, settings: Settings, workspace: Workspace) -> 
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / place.name
         if target.exists():
-            target = folder / f"{place.name.split('.')[0]}-{sha[:8]}{''.join(place.suffixes)}"
+            endings = shortened("".join(place.suffixes), 100)
+            target = folder / f"{shortened(place.name.split('.')[0], 100)}-{sha[:8]}{endings}"
         if target.exists() and target.is_file():
             target.unlink()  # the same file, by its hash: moved before, delivered again
         shutil.move(place, target)

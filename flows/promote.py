@@ -227,7 +227,7 @@ def rollback(
     Raises
     ------
     BadConfig: there is no version `of`.
-    Refused: there is no champion before, or its files are not those that were registered.
+    Refused: there is no champion before, it was refused for good, or its files are not those that were registered.
     """
     finished = carry_out(store, tracker, now=now)
     entries = ledger.read(store)
@@ -244,6 +244,13 @@ def rollback(
         return Rollback(champion, of, moved=False)
     if champion is None or previous is None or previous == champion:
         raise Refused(f"{settings.name} has no earlier champion to go back to; `softad status` lists the versions")
+    against = refusal(entries, previous)
+    if against is not None:
+        raise Refused(
+            f"version {previous}, the champion before, was refused for good by {against.actor} on "
+            f"{against.at:%Y-%m-%d} ({against.details['reason']}); version {champion} stays in use; train another with "
+            "`softad retrain`"
+        )
     tracker.check(previous)  # before anything is written: what has changed must not be put to use
     number = sum(1 for entry in entries if entry.action == ROLLED_BACK)
     ours = ledger.enter(

@@ -8,13 +8,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from flows.apart import own_folders
+from flows.apart import models_in, name_in, own_folders
 from flows.columns import Column, look
 from flows.errors import BadConfig, BadInput
 from flows.leaks import Leak, find_leaks
@@ -253,15 +254,39 @@ def write(proposal: Proposal, config_path: Path, *, force: bool = False) -> Path
     return config_path
 
 
-def beside_others(proposal: Proposal, workspace: Path, config: Path) -> Proposal:
-    """The proposal with an inbox and outbox of its own, where the workspace has another model; see `own_folders`."""
-    own = own_folders(proposal.settings.name, workspace, config)
-    if not own:
-        return proposal
-    ingest = proposal.settings.ingest.model_copy(update=own)
-    note = Note("inbox", f"inbox: {workspace / own['inbox']}, since the workspace has another model already.")
+def beside_others(
+    proposal: Proposal, workspace: Path, config: Path, *, named: bool = False, force: bool = False
+) -> Proposal:
+    """The proposal with a name, an inbox and an outbox of its own, where the workspace has another model.
+
+    Parameters
+    ----------
+    config: the file that will be written; the model that it names now is this one.
+    named: a person gave the name, so no other is chosen.
+    force: this is the model of that name which the workspace has already.
+
+    Raises
+    ------
+    BadConfig: the workspace has a model of the name that was given.
+    """
+    name, taken = proposal.settings.name, models_in(workspace) - {name_in(config)}
+    notes = list(proposal.notes)
+    if name in taken and not force:
+        if named:
+            raise BadConfig(
+                f"{workspace} has a model {name!r} already, and {config} is not its config: name this one otherwise "
+                "with --name, or add --force to go on with that model's tables"
+            )
+        own = next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
+        notes.append(Note("name", f"name: {own!r}, since the workspace has a model {name!r} already; --name chooses."))
+        name = own
+    folders = own_folders(name, workspace, config)
+    if folders:
+        where = workspace / folders["inbox"]
+        notes.append(Note("inbox", f"inbox: {where}, since the workspace has another model already."))
+    ingest = proposal.settings.ingest.model_copy(update=folders)
     return replace(
-        proposal, settings=proposal.settings.model_copy(update={"ingest": ingest}), notes=[*proposal.notes, note]
+        proposal, settings=proposal.settings.model_copy(update={"name": name, "ingest": ingest}), notes=notes
     )
 
 

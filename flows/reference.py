@@ -8,7 +8,7 @@ import pandas as pd
 
 from flows.context import Context
 from flows.holdout import held_out_rows
-from flows.lives import Life, reference_of
+from flows.lives import Life, current_life, reference_of
 from flows.store import current_rows
 
 
@@ -56,7 +56,14 @@ def reference_rows(context: Context, life: Life, *, also: tuple[str, ...] = ()) 
 
 
 def feature_columns(context: Context, *also: str) -> list[str]:
-    """`_id`, the columns named in `also`, and the config's features and slices, as far as the table has them."""
+    """`_id`, the columns named in `also`, and the config's features and slices, as far as the table has them.
+
+    Also what the model that is watched takes and the config names no more: it judges by that until another takes over.
+    """
     data, present = context.settings.data, set(context.store.columns("inspections").names)
-    names = dict.fromkeys(["_id", *also, *data.numeric, *data.categorical, *data.slices])
+    life, inputs = current_life(context.store), list[str]()
+    if life is not None:
+        kept = context.tracker.load(life.model_version).preprocessor
+        inputs = [*(one.name for one in kept.numeric), *(one.name for one in kept.categorical)]
+    names = dict.fromkeys(["_id", *also, *data.numeric, *data.categorical, *data.slices, *inputs])
     return [name for name in names if name in present]

@@ -78,8 +78,12 @@ class Roles:
     label: str | None
 
 
-def inspection_roles(path: Path, form: FileFormat, settings: Settings) -> Roles:
+def inspection_roles(path: Path, form: FileFormat, settings: Settings, known: pa.Schema | None = None) -> Roles:
     """Sort the columns of a file of inspections.
+
+    Parameters
+    ----------
+    known: the table's columns; one that it has as a number, and the config names no more, stays a number.
 
     Raises
     ------
@@ -97,7 +101,8 @@ def inspection_roles(path: Path, form: FileFormat, settings: Settings) -> Roles:
         )
     label = data.label if data.label in form.columns and not one_hot else None
     left_out = {*one_hot, *([label] if label else [])}
-    numeric = set(data.numeric)
+    before = {field.name for field in known or () if pa.types.is_floating(field.type)}
+    numeric = set(data.numeric) | (before - {name for name in named if name is not None})
     kept = {name: pa.float64() if name in numeric else pa.string() for name in form.columns if name not in left_out}
     compared = {*data.categorical, *data.slices, *data.lot_columns, *([data.group] if data.group else [])}
     return Roles(kept, frozenset(compared), one_hot, label)

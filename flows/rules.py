@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from flows.errors import BadConfig
+from flows.strict_yaml import parsed
 
 Kind = Literal["row", "unique", "whole", "columns", "count"]
 
@@ -116,15 +115,11 @@ def load_suite(path: Path) -> list[dict[str, Any]]:
     BadConfig: no such file, no YAML, or an expectation without a type.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        document = parsed(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError as error:
         raise BadConfig(f"{path}: there is no such file of expectations; mend `ingest.expectations`") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: the expectations cannot be read ({error}); save the file as UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise BadConfig(f"{path}{where}: this is not valid YAML; mend the line and try again") from error
     entries = document.get("expectations", []) if isinstance(document, dict) else document
     if entries is None:
         return []

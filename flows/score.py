@@ -21,7 +21,7 @@ from flows.errors import BadInput
 from flows.images import images_of
 from flows.settings import Settings
 from flows.store import current_rows
-from flows.workspace import Workspace, write_atomically
+from flows.workspace import Workspace, shortened, write_atomically
 from monitoring.input_warnings import InputWarnings, count_warnings
 
 if TYPE_CHECKING:
@@ -239,7 +239,8 @@ def _stem(name: str) -> str:
     for ending in (".gz", ".csv", ".tsv", ".txt", ".parquet"):
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
-    return name or "predictions"
+    # File systems allow 255 bytes, to which a digest and an ending come.
+    return shortened(name, 200) or "predictions"
 
 
 def _text(value: str) -> str:

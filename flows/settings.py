@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from flows.errors import BadConfig
 from flows.sections import Retention, Section, Services, Storage, Tracking
 from flows.sections_watch import Alerts, Monitoring, Positive
+from flows.strict_yaml import parsed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -286,7 +287,7 @@ def load_settings(path: Path) -> Settings:
 
     Raises
     ------
-    BadConfig: the file is missing, is no YAML, has an unknown key or a value that does not fit; the
+    BadConfig: the file is missing, is no YAML, has a key twice, an unknown key or a value that does not fit; the
         sentence names the key and what may stand there.
     """
     try:
@@ -297,12 +298,7 @@ def load_settings(path: Path) -> Settings:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: the config file cannot be read ({error}); save it as UTF-8 text") from error
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise BadConfig(f"{path}{where}: this is not valid YAML; mend the line and try again") from error
+    document = parsed(text, path)
     if not isinstance(document, dict):
         raise BadConfig(f"{path}: a config is a list of `key: value` lines; this file holds none")
     try:

@@ -234,11 +234,21 @@ def exclusively(root: Path, what: str, *, wait: float) -> Iterator[None]:
         yield
 
 
+def shortened(name: str, most: int) -> str:
+    """The beginning of a file's name in at most so many bytes of UTF-8, no letter cut in two.
+
+    >>> shortened("parts.csv", 60), shortened("検査結果", 7)
+    ('parts.csv', '検査')
+    """
+    return name.encode("utf-8", "surrogateescape")[:most].decode("utf-8", "ignore")
+
+
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # Whatever fits as the name must fit as the part's name too, which a file system counts in bytes.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name, 60)}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 import threading
@@ -108,6 +109,22 @@ def test_destroyed_and_brought_back(root: Path, tmp_path: Path, ending: str) -> 
     assert [one.model_version for one in report.outcomes] == [champion]
     assert Context(again.settings, again.workspace).store.count("inspections") == rows + 250
     assert verify(again.store).faults == ()
+
+
+def test_a_model_whose_config_lies_elsewhere_is_named(root: Path, tmp_path: Path) -> None:
+    (root / "tables" / "line-b" / "files").mkdir(parents=True)
+    (root / "tables" / "line-c").mkdir()
+    said = answer(root, "backup", "--to", str(tmp_path / "kept.tar.gz"))
+    [note] = said["notes"]
+    assert (
+        note == "line-b has tables here, and its config, which lies elsewhere, is not in this backup: add --config FILE"
+    )
+    config = tmp_path / "b.yaml"
+    config.write_text(re.sub(r"(?m)^name: .*", "name: line-b", (root / "config.yaml").read_text()))
+    named = ["--config", str(config), "--config", str(root / "config.yaml")]
+    assert answer(root, "backup", "--to", str(tmp_path / "all.tar.gz"), *named)["notes"] == []
+    shutil.copy(config, root / "b.yaml")
+    assert answer(root, "backup", "--to", str(tmp_path / "within.tar.gz"))["notes"] == []
 
 
 def test_restored_elsewhere_old_versions_load(root: Path, tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_a_config_that_does_not_hold_changes_nothing(workspace: Path, words: lis
         ("- a\n- b\n", "this file holds none"),
         ("name: demo\ndata: {label: ok\n", "line 3: this is not valid YAML"),
         ("name: demo\n\tdata: 1\n", "line 2: this is not valid YAML"),
+        ("name: a\nname: b\n", "line 2: the key 'name' stands here for the second time, after line 1; keep one"),
+        (
+            "name: a\ndata:\n  label: a\n  numeric: [x]\n  label: b\n",
+            "line 5: the key 'label' stands here for the second",
+        ),
         (b"\xff\xfe\x00name", "cannot be read"),
         ("name: demo\n", "the key 'data' is missing; add it"),
         ("name: '../escape'\ndata: {label: a, numeric: [x], window: {rows: 50}}\n", "name: "),

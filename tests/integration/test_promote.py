@@ -14,7 +14,7 @@ from flows import ledger
 from flows.context import Context
 from flows.errors import Refused, Unavailable
 from flows.holdout import constant_losses, held_out_rows, trained_rows
-from flows.promote import DECIDED, MOVED, Decision, carry_out, consider, rollback
+from flows.promote import DECIDED, MOVED, Decision, carry_out, consider, refuse, rollback
 from flows.retrain import latest_training, retrain
 from flows.settings import Settings
 from flows.summary import status_document
@@ -283,6 +283,20 @@ def test_back_and_forth(capable: Any) -> None:
         ("", "1"), ("1", "2"), ("1", "2"), ("2", "1"),
     ]  # fmt: skip
     assert [entry.details["reason"] for entry in ledger.read(capable.store, action="rollback.decided")] == ["noise"] * 2
+
+
+def test_a_version_that_was_refused_for_good_does_not_come_back_by_a_rollback(capable: Any) -> None:
+    decide(capable)
+    capable.add(1)
+    challenger(generous(capable), epochs=2)
+    assert decide(capable).promoted
+    assert move_back(capable).version == "1"
+    assert refuse(capable.store, capable.tracker, version="2", actor="aiko", reason="scratches", now=capable.after(2))
+    with pytest.raises(
+        Refused, match=r"version 2, the champion before, was refused for good by aiko on .* \(scratches\)"
+    ):
+        move_back(capable)
+    assert (capable.tracker.champion(), capable.tracker.previous()) == ("1", "2")
 
 
 @pytest.mark.parametrize("at", ["before previous", "before champion", "after champion"])

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from flows.apart import check_apart
+from flows.cli import app
 from flows.context import Context
 from flows.cycle import run_steps
 from flows.errors import BadConfig, PipelineError
@@ -115,7 +117,7 @@ def test_models_that_share_an_inbox_are_not_started_together(
             check_apart([first, other], tmp_path)
     configs = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
     for path in configs:
-        data = {"label": "ok", "numeric": ["x"]}
+        data = {"label": "ok", "numeric": ["x"], "window": {"rows": 500}}
         path.write_text(yaml.safe_dump({"name": path.stem, "data": data}))
     with pytest.raises(BadConfig, match="have one inbox"):
         run_up(configs, tmp_path / "plant", ready=lambda _: None)
@@ -123,10 +125,6 @@ def test_models_that_share_an_inbox_are_not_started_together(
 
 
 def test_init_gives_a_second_model_folders_of_its_own(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from flows.cli import app
-
     LINE.week(0).inspections.assign(result=LINE.week(0).labels["label"].to_numpy()).to_csv(
         tmp_path / "parts.csv", index=False
     )
@@ -148,6 +146,44 @@ def test_init_gives_a_second_model_folders_of_its_own(tmp_path: Path) -> None:
     assert "# found: inbox: " not in (tmp_path / "b.yaml").read_text()
     assert check_apart([first, second], tmp_path / "plant") == {"line-aa", "line-b"}
     assert (tmp_path / "plant" / "inbox" / "line-b" / "labels").is_dir()
+
+
+def test_init_never_takes_another_models_name(tmp_path: Path) -> None:
+    week = LINE.week(0)
+    rows = week.inspections.assign(result=week.labels["label"].to_numpy())
+    for name in ("検査一.csv", "検査二.csv"):
+        rows.to_csv(tmp_path / name, index=False)
+
+    def init(data: str, config: str, *more: str) -> Any:
+        words = [
+            "init",
+            str(tmp_path / data),
+            "--config",
+            str(tmp_path / config),
+            "--workspace",
+            str(tmp_path / "plant"),
+        ]
+        return CliRunner().invoke(app, [*words, *more])
+
+    def named(config: str) -> str:
+        return load_settings(tmp_path / config).name
+
+    assert init("検査一.csv", "one.yaml").exit_code == 0
+    (tmp_path / "plant" / "tables" / "model" / "files").mkdir()
+    said = init("検査二.csv", "two.yaml")
+    assert "name: 'model-2', since the workspace has a model 'model' already" in said.output
+    assert (named("one.yaml"), named("two.yaml")) == ("model", "model-2")
+    assert load_settings(tmp_path / "two.yaml").ingest.inbox == Path("inbox/model-2")
+    # The same config once more is the same model.
+    assert init("検査一.csv", "one.yaml", "--force").exit_code == 0
+    assert named("one.yaml") == "model"
+    # A name that a person gives is taken or refused, never changed.
+    said = init("検査二.csv", "three.yaml", "--name", "model")
+    assert said.exit_code == 2
+    assert "has a model 'model' already" in said.output
+    assert not (tmp_path / "three.yaml").exists()
+    assert init("検査二.csv", "three.yaml", "--name", "model", "--force").exit_code == 0
+    assert named("three.yaml") == "model"
 
 
 def test_the_weeks_report_is_kept_and_announced_once(pair: tuple[Model, Model]) -> None:
