@@ -12,7 +12,15 @@ from typing import Any
 from flows.console import Reply
 from flows.context import Context, open_context, utc_now
 from flows.errors import BadConfig, BadInput, PipelineError, Refused, Unavailable
-from flows.summary import cycle_document, cycle_lines, decision_lines, ingest_document, status_document, status_lines
+from flows.summary import (
+    cycle_document,
+    cycle_lines,
+    decision_lines,
+    ingest_document,
+    labels_ahead,
+    status_document,
+    status_lines,
+)
 
 
 def ingest_files(config: Path | None, workspace: Path, files: list[Path]) -> Reply:
@@ -32,10 +40,25 @@ def ingest_files(config: Path | None, workspace: Path, files: list[Path]) -> Rep
             status = error.exit_status
             continue
         reports.append(ingest_document(report))
-        lines.extend([_ingest_line(report), *report.sentences])
+        lines.extend([_ingest_line(report), *report.sentences, *_labels_ahead(context, report)])
         if report.quarantined:
             status = 3
     return Reply({"files": reports, "refused": refused, "exit_status": status}, lines, status)
+
+
+def _labels_ahead(context: Context, report: Any) -> list[str]:
+    """What a person who delivered a label file by hand should hear: labels may come before their rows, or never fit."""
+    if report.kind != "labels" or report.status != "accepted":
+        return []
+    count, first = labels_ahead(context.store, report.sha)
+    if not count:
+        return []
+    said = (
+        f"{report.name}: {count:,} of its labels name parts that have not come in, first {first!r}; they wait for them"
+    )
+    none = count == report.accepted + report.duplicates
+    hint = "; see that the ids are written as in the files of inspections" if none else ""
+    return [f"{said}{hint}."]
 
 
 def _ingest_line(report: Any) -> str:
@@ -52,7 +75,23 @@ def run_once(config: Path | None, workspace: Path, *, now: datetime | None, quie
     context = open_context(config, workspace)
     with showing(quiet) as say:
         report = run_cycle(config, context, now=now, say=say)
+    if now is not None:
+        report.notes.extend(_not_yet(context, as_utc(now)))
     return Reply(cycle_document(report), cycle_lines(report), report.status)
+
+
+def _not_yet(context: Context, moment: datetime) -> list[str]:
+    """What is in the tables and had not come at the moment that was given: no window waits for it."""
+    later = context.store.sql(
+        f'SELECT count(*) AS n, max("_at") AS t FROM inspections WHERE "_at" > \'{moment.isoformat()}\''  # noqa: S608
+    )
+    if not later["n"].iloc[0]:
+        return []
+    count, last = int(later["n"].iloc[0]), later["t"].iloc[0]
+    return [
+        f"{count:,} rows came in after {moment:%Y-%m-%d %H:%M} UTC, which --now says it is (the last at "
+        f"{last:%Y-%m-%d %H:%M}): they are scored, and their windows are judged once that time has come"
+    ]
 
 
 def run_cycle(

@@ -20,7 +20,8 @@ def translated(what: str) -> Iterator[None]:
 
     Raises
     ------
-    Unavailable: the disk is full or the quota is used up; the object store does not answer, or refuses the keys.
+    Unavailable: the disk is full, the quota is used up, or the folder may not be written; the object store does not
+        answer, or refuses the keys.
     Damaged: a file of a table is torn, changed or gone. All other errors pass through.
     """
     try:
@@ -32,6 +33,11 @@ def translated(what: str) -> Iterator[None]:
             raise Unavailable(
                 f"{what}: the disk is full, so the work is not finished; free some space and run the same command "
                 f"again (nothing is taken in twice)"
+            ) from error
+        if (place := not_allowed(error)) is not None:
+            raise Unavailable(
+                f"{what}: no permission to write{place}; see who owns the workspace's folders, then run the same "
+                "command again (nothing is taken in twice)"
             ) from error
         refused = store_refuses(error)
         if refused is not None:
@@ -54,6 +60,23 @@ def damaged(what: str, fault: str) -> Damaged:
         f"{what} is damaged: {fault}; keep a copy of its folder as it is, then bring a backup back with "
         "`softad restore FILE`; `softad doctor` says whether all else is whole"
     )
+
+
+def not_allowed(error: BaseException) -> str | None:
+    """Where a table library was not allowed to write on this machine, as " at PATH" or ""; None: another error.
+
+    >>> not_allowed(ValueError("no magic bytes")) is None
+    True
+    """
+    if type(error).__module__ not in {"_internal", "deltalake.exceptions"}:
+        return None
+    text = str(error)
+    if not re.search(r"\(os error (1|13|30)\)|code: (1|13|30),", text):
+        return None
+    place = re.search(
+        r"(?:file|directory):? (/[^\n]*?)(?:/[^/\n]*\.parquet[#\d]*|/[\d]+\.json[#\d]*)?(?:: |\n|$)", text
+    )
+    return f" at {place.group(1)}" if place else ""
 
 
 def store_refuses(error: BaseException) -> str | None:

@@ -33,6 +33,8 @@ FEW_FREE = 5_000_000_000
 LEAST_FILES = 10_000
 """Free places for files (inodes) below which a cycle may find none."""
 CLOCK_OFF = timedelta(minutes=5)
+AHEAD = timedelta(days=1)
+"""A row may be dated so much after this clock: time zones differ."""
 _PROBE = 1_000_000
 
 
@@ -172,6 +174,16 @@ def clock(store: Store, folder: Path, *, now: datetime) -> list[Check]:
     if abs(apart) > CLOCK_OFF.total_seconds():
         found.append(Check("clock", "act", f"the file system of {folder} and this machine differ by "
                            f"{abs(apart) / 60:.0f} minutes; set both by the same time server"))  # fmt: skip
+    ahead = store.sql(
+        f'SELECT count(*) AS n, max("_time") AS t FROM inspections WHERE "_time" > \'{(now + AHEAD).isoformat()}\''  # noqa: S608
+    )
+    if int(ahead["n"].iloc[0]):
+        count, last = int(ahead["n"].iloc[0]), ahead["t"].iloc[0]
+        sentence = (
+            f"{count:,} rows are dated after today, the last {last:%Y-%m-%d}: a machine's clock is wrong, or a date "
+            "was misread; deliver them again with the right time, which corrects them"
+        )
+        found.append(Check("clock", "note", sentence))
     return found or [Check("clock", "good", f"it is {now:%Y-%m-%d %H:%M} UTC here, after all that was written")]
 
 

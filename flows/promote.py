@@ -140,7 +140,8 @@ def _before_gates(
         if before is not None:
             reason = (
                 f"the gates refused this very model on {before.at:%Y-%m-%d} against the same champion (as version "
-                f"{before.subject}); it is not tried again unchanged: train another with `softad retrain`"
+                f"{before.subject}); it is not tried again unchanged: train another with `softad "
+                "retrain`, once new rows or labels have come or the settings are others"
             )
             return None, replace(decision_of(before.details), version=version, reasons=(reason,))
         decision = decide(store, tracker, settings, workspace, training=training, champion=champion, entries=entries)

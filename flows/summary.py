@@ -9,10 +9,12 @@ from flows.context import Context
 from monitoring.input_warnings import InputWarnings, input_sentence
 
 SHOWN_VERSIONS = 6
+REFERENCE = "for the reference that later windows are compared with"
 
 if TYPE_CHECKING:
     from flows.actions import Action
     from flows.cycle import CycleReport
+    from flows.store import Store
 
 
 def ingest_document(report: Any) -> dict[str, Any]:
@@ -48,7 +50,8 @@ def cycle_lines(report: CycleReport) -> list[str]:
     if report.inputs.warned:
         lines.append(input_sentence(report.inputs, "en"))
     for outcome in report.outcomes:
-        lines.append(f"window {outcome.window}: {outcome.labelled} labelled rows, verdict {outcome.verdict}")
+        said = REFERENCE if outcome.state == "reference" else f"verdict {outcome.verdict}"
+        lines.append(f"window {outcome.window}: {outcome.labelled} labelled rows, {said}")
     for action in report.actions:
         lines.extend(decision_lines(action))
     lines.append(f"the page: {report.page}")
@@ -84,12 +87,16 @@ def status_document(context: Context) -> dict[str, Any]:
     windows = outcomes(context)
     rows = store.sql("SELECT count(DISTINCT _id) AS n FROM inspections")["n"].iloc[0]
     labels = store.sql("SELECT count(DISTINCT _id) AS n FROM labels")["n"].iloc[0]
-    refused = files[files["status"] == "refused"]
+    ahead = labels_ahead(store)[0]
+    # A file that was mended and taken in under its name is held back no more.
+    last = files.sort_values("at", kind="stable").drop_duplicates("name", keep="last")
+    refused = last[last["status"] == "refused"]
     return {
         "model": context.settings.name,
         "workspace": str(context.workspace.root),
         "rows": int(rows),
         "labels": int(labels),
+        "labels_ahead": ahead,
         "files": {"accepted": len(accepted), "refused": refused["name"].tolist(), **totals},
         "champion": context.tracker.champion(),
         "versions": _versions(context),
@@ -97,7 +104,7 @@ def status_document(context: Context) -> dict[str, Any]:
         "inputs": input_warnings(context, life.model_version if life else None).document(),
         "windows": [
             {
-                "window": outcome.window, "verdict": outcome.verdict, "alarm": outcome.alarm,
+                "window": outcome.window, "verdict": outcome.verdict, "state": outcome.state, "alarm": outcome.alarm,
                 "labelled": outcome.labelled, "statistic": outcome.statistic, "threshold": outcome.threshold,
                 "budget_spent": outcome.budget_spent, "reason": outcome.details.get("reason"),
             }
@@ -107,6 +114,21 @@ def status_document(context: Context) -> dict[str, Any]:
         "page": str(context.workspace.page / "index.html"),
         "tracking_uri": context.tracker.uri,
     }  # fmt: skip
+
+
+def labels_ahead(store: Store, sha: str | None = None) -> tuple[int, str]:
+    """How many parts have a label and have not come in themselves, and the first of their ids.
+
+    Parameters
+    ----------
+    sha: only labels of this file.
+    """
+    of_file = f"_file = '{sha}' AND " if sha is not None else ""
+    found = store.sql(
+        f"SELECT count(DISTINCT _id) AS n, min(_id) AS first FROM labels WHERE {of_file}"  # noqa: S608 (a hash)
+        "_id NOT IN (SELECT _id FROM inspections)"
+    )
+    return int(found["n"].iloc[0]), str(found["first"].iloc[0])
 
 
 def _reading(window: dict[str, Any]) -> str:
@@ -121,6 +143,11 @@ def _versions(context: Context) -> list[dict[str, Any]]:
 
     entries = ledger.read(context.store)
     decided = {entry.subject: entry for entry in entries if entry.action == DECIDED}
+    turned_down = {
+        entry.details.get("digest"): entry.subject
+        for entry in entries
+        if entry.action == DECIDED and not entry.details.get("passed", entry.details["promoted"])
+    }
     waiting = pending(entries)
     found = []
     for info in reversed(context.tracker.versions()[-SHOWN_VERSIONS:]):
@@ -131,6 +158,8 @@ def _versions(context: Context) -> list[dict[str, Any]]:
             state = "passed every gate, waits"
         elif refused is not None:
             state, because = f"refused by {refused.actor}", str(refused.details.get("reason", ""))
+        elif entry is None and info.digest in turned_down:
+            state = f"the very model of version {turned_down[info.digest]}, which was refused at the gates"
         elif entry is None:
             held = info.tags.get("held") == "true"
             later = any(int(version) > int(info.version) for version in decided)
@@ -164,14 +193,16 @@ def status_lines(document: dict[str, Any]) -> list[Any]:
     inputs = InputWarnings(**document["inputs"])
     if inputs.rows:
         lines.append(input_sentence(inputs, "en"))
+    if document["labels_ahead"]:
+        lines.append(f"{document['labels_ahead']:,} of the labels name parts that have not come in")
     if files["refused"]:
         lines.append(f"held back: {', '.join(files['refused'])}")
     if document["windows"]:
         table = Table("window", "labelled", "verdict", "alarm", "statistic", "threshold")
         for window in document["windows"]:
             numbers = [f"{window[name]:.2f}" if window[name] is not None else "" for name in ("statistic", "threshold")]
-            table.add_row(window["window"], str(window["labelled"]), window["verdict"],
-                          _reading(window), *numbers)  # fmt: skip
+            verdict = "(reference)" if window["state"] == "reference" else window["verdict"]
+            table.add_row(window["window"], str(window["labelled"]), verdict, _reading(window), *numbers)
         lines.append(table)
     for incident in document["incidents"]:
         lines.append(f"open incident {incident['key']}: softad alerts show {incident['key']}")

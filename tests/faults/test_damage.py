@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -159,3 +161,29 @@ def test_an_object_store_that_answers_with_errors_is_named() -> None:
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(Unavailable, match=r"^table ledger: the object store refuses the keys; see that the"):
             remote(server.getsockname()[1]).count("ledger")
+
+
+def test_a_folder_that_may_not_be_written_is_said_to_be_that(folder: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; import pandas as pd; from flows.store import Store\n"
+        "from flows.errors import Unavailable; from tests.faults.test_damage import entry\n"
+        "os.getuid() == 0 and os.setuid(65534)\n"
+        "for table, rows in (('ledger', entry('z')), ('labels', pd.DataFrame({'_id': ['a']}))):\n"
+        "    try: Store(Path(sys.argv[1])).append(table, rows, key='z')\n"
+        "    except Unavailable as error: print(error)\n"
+    )
+    # Not below pytest's own folder, which no other user may enter.
+    with tempfile.TemporaryDirectory(prefix="softad-tables-") as place:
+        root = Path(place) / "tables"
+        shutil.copytree(folder.parent, root)
+        for path in (Path(place), root, *(one for one in root.rglob("*") if one.is_dir())):
+            path.chmod(0o555)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=False,
+                               env=environment)  # fmt: skip
+        for path in (Path(place), root, *(one for one in root.rglob("*") if one.is_dir())):
+            path.chmod(0o755)
+    said = ended.stdout.splitlines()
+    assert len(said) == 2, ended.stdout + ended.stderr
+    for table, line in zip(("ledger", "labels"), said, strict=True):
+        assert line.startswith(f"table {table}: no permission to write at {root / table}; see who owns"), line
