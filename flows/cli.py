@@ -19,6 +19,7 @@ from flows.cli_quarantine import quarantine_app
 from flows.cli_report import report
 from flows.console import (
     DEFAULT_WORKSPACE,
+    Commands,
     ConfigOption,
     DebugOption,
     JsonOption,
@@ -30,6 +31,7 @@ from flows.console import (
 
 app = typer.Typer(
     name="softad",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -159,7 +161,9 @@ def ingest(
 def run(
     config: ConfigOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    now: Annotated[datetime | None, typer.Option(help="Take this as the present (UTC), for replays.")] = None,
+    now: Annotated[
+        datetime | None, typer.Option(help="The present (UTC), such as 2026-03-05T14:00, for replays.")
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> Reply:

@@ -54,7 +54,7 @@ def alerts_ack(
     repaired: Annotated[bool, typer.Option("--repaired", help="The machine is as it was before.")] = False,
     new_normal: Annotated[bool, typer.Option("--new-normal", help="The machine stays as it is now.")] = False,
     seen: Annotated[bool, typer.Option("--seen", help="Somebody looks into it; the answer comes later.")] = False,
-    at: Annotated[datetime | None, typer.Option(help="When it was repaired (UTC); by default now.")] = None,
+    at: Annotated[datetime | None, typer.Option(help="When it was repaired (UTC), such as 2026-03-05T14:00.")] = None,
     by: NameOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,

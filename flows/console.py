@@ -10,11 +10,13 @@ import traceback
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
-from flows.errors import PipelineError
+from flows.errors import BadConfig, PipelineError
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Config file; by default config.yaml in the workspace.")
@@ -24,6 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 DEFAULT_WORKSPACE = Path("workspace")
+_WORDS = "softad.words"
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
@@ -56,6 +59,37 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         raise typer.Exit(status)
 
     return run
+
+
+class Commands(TyperGroup):
+    """All commands together: wrong words, also of a sub-command, are told as any other error is.
+
+    >>> from typer.testing import CliRunner
+    >>> app = typer.Typer(cls=Commands, name="softad")
+    >>> @app.command()
+    ... def run(rows: int = 3) -> None: ...
+    >>> @app.command()
+    ... def status() -> None: ...
+    >>> print(CliRunner().invoke(app, ["status", "--jsn"]).stderr, end="")
+    error: no such option: --jsn; see softad status --help
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the words before the sub-command."""
+        words = list(args)
+        try:
+            context = super().make_context(info_name, args, parent, **extra)
+        except TyperException as error:
+            raise _wrong_words(error, words) from error
+        context.meta[_WORDS] = words
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the words after it, and run it."""
+        try:
+            return super().invoke(ctx)
+        except TyperException as error:
+            raise _wrong_words(error, ctx.meta[_WORDS], within=ctx.invoked_subcommand) from error
 
 
 class Reply:
@@ -98,6 +132,24 @@ def plain(value: Any) -> Any:
 def note(text: str) -> None:
     """A line for people while work goes on; on standard error, so that standard output stays clean."""
     sys.stderr.write(text + "\n")
+
+
+def _wrong_words(error: Any, words: list[str], within: str | None = None) -> Exception:
+    """What ends the command after one sentence; the error itself where it is only the help, for want of any word."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    if not said:
+        return cast("Exception", error)
+    for theirs, ours in (("Value error, ", ""), (": Input should", ": it should"), (". Did you", "; did you")):
+        said = said.replace(theirs, ours)
+    names: list[str] = [within] if error.ctx is None and within else []
+    context = error.ctx
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name)
+        context = context.parent
+    way = f"{' See' if said.endswith('?') else '; see'} {' '.join(['softad', *names])} --help"
+    given = words[: words.index("--")] if "--" in words else words
+    sentence = said[0].lower() + said[1:] + way
+    return typer.Exit(_fail(sentence, BadConfig.exit_status, as_json="--json" in given, debug=False))
 
 
 def _fail(sentence: str, status: int, *, as_json: bool, debug: bool) -> int:

@@ -85,6 +85,45 @@ def test_json_is_one_document_also_for_an_error(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["exit_status"] == result.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "--jsn"], "error: no such option: --jsn (Possible options: --json, --now); see softad run --help"),
+        (["run", "--now", "quatsch"], "error: invalid value for '--now': it should be a valid datetime"),
+        (["run", "extra"], "error: got unexpected extra argument(s) (extra); see softad run --help"),
+        (["demo", "--weeks", "0"], "error: invalid value for '--weeks': it should be greater than or equal to 1; see"),
+        (["demo", "--change", "x"], "error: invalid value for '--change': 'x' is not one of 'none',"),
+        (["ingest"], "error: missing argument 'files'; see softad ingest --help"),
+        (["alerts", "show"], "error: missing argument 'key'; see softad alerts show --help"),
+        (["status", "--workspace"], "error: option '--workspace' requires an argument; see softad status --help"),
+        (["statu"], "error: no such command 'statu'; did you mean 'status'? See softad --help"),
+        (["quarantine", "lst"], "error: no such command 'lst'; did you mean 'list'? See softad quarantine --help"),
+    ],
+)
+def test_wrong_words_are_told_in_one_sentence(words: list[str], told: str) -> None:
+    result = call(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(told) and len(result.stderr.splitlines()) == 1
+    depth = 2 if words[0] in {"alerts", "quarantine"} else 1
+    result = call(*words[:depth], "--json", *words[depth:])
+    assert json.loads(result.stdout) == {"error": result.stderr.removeprefix("error: ").strip(), "exit_status": 2}
+    assert result.stderr.startswith(told)
+
+
+def test_what_stands_after_two_dashes_is_no_option() -> None:
+    result = call("run", "--", "--json")
+    assert (result.exit_code, result.stdout) == (2, "") and "(--json)" in result.stderr
+
+
+def test_help_is_still_help() -> None:
+    for words in (["--help"], ["alerts", "--help"], ["run", "--help"]):
+        result = call(*words)
+        assert result.exit_code == 0 and "Usage: " in result.stdout and result.stderr == ""
+    for none in ([], ["alerts"]):
+        result = call(*none)
+        assert result.exit_code == 2 and "Usage: " in result.output and "error: " not in result.output
+
+
 def test_usage_errors_have_status_2(prepared: Path) -> None:
     assert call("ingest").exit_code == 2
     assert "--repaired" in sentence(call("alerts", "ack", "x", "--workspace", prepared), 2)
