@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from flows.backup import Kept, back_up
-from flows.errors import Unavailable
+from flows.errors import BadConfig, Unavailable
 from flows.relocation import relocate
 from flows.workspace import FORMAT, exclusively, format_of, write_atomically
 
@@ -60,6 +60,8 @@ def upgrade(root: Path, *, now: datetime, to: Path | None = None, wait: float = 
     Unavailable: MLflow's database could not be brought forward; the backup's name stands in the sentence.
     """
     root = root.absolute()
+    if not (root / "workspace.json").exists():
+        raise BadConfig(f"{root} is no workspace, so there is nothing to bring forward; name one with --workspace DIR")
     before = format_of(root)
     if before >= FORMAT:
         from flows.workspace import check_format

@@ -287,6 +287,13 @@ def test_the_upgraded_workspace_goes_on(root: Path) -> None:
     assert len(report.outcomes) == 1
 
 
+def test_where_no_workspace_is_nothing_is_brought_forward(tmp_path: Path) -> None:
+    refused = call(tmp_path / "there", "upgrade")
+    assert refused.exit_code == 2
+    assert f"{tmp_path / 'there'} is no workspace, so there is nothing to bring forward" in refused.stderr
+    assert not (tmp_path / "there").exists()
+
+
 def test_an_upgrade_that_fails_leaves_the_old_workspace(first: Path) -> None:
     before = files_of(first)
     (first / "mlflow" / "mlflow.db").write_bytes(b"no database" * 100)
