@@ -43,7 +43,10 @@ def card(
     """Write the card of a model as HTML: what it is for, its data, figures by slice, gates, input contract, limits."""
     from flows.card import card_of, lines_of, write_card
     from flows.context import open_context, utc_now
+    from flows.targets import writable_file
 
+    if out is not None and not out.is_dir():
+        writable_file(out, "with --out")
     context = open_context(config, workspace)
     document = card_of(context, version, now=utc_now())
     place = out or context.workspace.outbox / "models" / f"{document['model']}-{document['version']}.html"

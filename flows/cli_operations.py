@@ -88,7 +88,9 @@ def restore(
 
     from flows.backup import bring_back
     from flows.context import utc_now
+    from flows.targets import writable_folder
 
+    writable_folder(workspace, "with --workspace")
     _refuse_while_up(workspace, "restore")
     done = bring_back(file, workspace, now=utc_now(), replace=replace, wait=wait)
     lines = [

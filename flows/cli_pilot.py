@@ -52,7 +52,9 @@ def pilot(
 ) -> Reply:
     """Does SoftAD help on this data? A report that one can decide on: figures, effect, cost, recommendation."""
     from flows.pilot_study import run_pilot
+    from flows.targets import writable_file
 
+    writable_file(page, "with --page")
     with _bar(as_json) as progress:
         return run_pilot(
             data, label=label, time_column=time, group=group, slices=tuple(slices or ()), images=images,

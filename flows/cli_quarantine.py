@@ -68,8 +68,10 @@ def quarantine_export(
     from flows.errors import BadConfig
     from flows.quarantine import all_rows, chosen
     from flows.quarantine_files import exported
+    from flows.targets import writable_file
     from flows.workspace import write_atomically
 
+    writable_file(file, "as FILE")
     if file.exists() and not force:
         raise BadConfig(f"{file} is there already; name another file, or say --force")
     every = all_rows(open_context(config, workspace).store)

@@ -22,7 +22,10 @@ def report(
     """The report of one window as HTML: as it is kept, or built again from the tables with the same verdict."""
     from flows.context import open_context
     from flows.reports import rebuild_report
+    from flows.targets import writable_file
 
+    if to is not None:
+        writable_file(to, "with --to")
     page = rebuild_report(open_context(config, workspace), window, to=to)
     return Reply(
         {"window": window, "report": str(page), "bytes": page.stat().st_size}, [f"the report of {window}: {page}"]

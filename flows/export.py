@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.errors import BadConfig, BadInput, Refused, Unavailable
 from flows.images import images_of
 from flows.store import current_rows
+from flows.targets import writable_file
 from flows.workspace import write_atomically
 
 if TYPE_CHECKING:
@@ -134,11 +135,13 @@ def export_version(context: Context, version: str | None = None, to: Path | None
 
     Raises
     ------
-    BadConfig: there is no champion yet, or no such version.
+    BadConfig: there is no champion yet, no such version, or `to` can be no file.
     BadInput: no rows have come yet that both could be asked about.
     Refused: the answers differ, torch cannot express the network, or the model's files are not those registered.
     """
     settings, tracker = context.settings, context.tracker
+    if to is not None and not to.is_dir():
+        writable_file(to, "with --to")
     version = version or tracker.champion()
     if version is None:
         raise BadConfig(f"{settings.name} has no champion yet; name the version: softad export VERSION")

@@ -47,6 +47,7 @@ from flows.proposal_text import config_text, suite_name, suite_text
 from flows.roles import inspection_roles
 from flows.settings import Settings, Task, explain
 from flows.suite import Expectation, build_suite
+from flows.targets import writable_file
 from flows.workspace import write_atomically
 
 __all__ = ["Leak", "Note", "Proposal", "beside_others", "describe", "propose", "to_json", "write"]
@@ -238,10 +239,11 @@ def write(proposal: Proposal, config_path: Path, *, force: bool = False) -> Path
 
     Raises
     ------
-    BadConfig: there is a config already, and `force` is false.
+    BadConfig: there is a config already, and `force` is false; or something else stands in its place.
     """
     beside = config_path.parent / suite_name(config_path)
     for path in (config_path, beside):
+        writable_file(path, "with --config")
         if path.exists() and not force:
             raise BadConfig(f"{path} is there already; add --force to replace it, or name another config with --config")
     # The config goes last: where it stands, what it names stands too.

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 
+PARTS = "parts.csv"
 HEAVY = ("torch", "mlflow", "prefect", "great_expectations", "evidently", "deltalake", "duckdb", "pandas")
 
 
@@ -174,6 +175,49 @@ def test_a_second_cycle_waits_for_nobody(prepared: Path) -> None:
     context = open_context(None, prepared)
     with context.workspace.lock("cycle"), pytest.raises(Refused, match="another cycle of demo is running"):
         run_steps(context, now=utc_now())
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["export", "1", "--to"], "with --to"),
+        (["card", "1", "--out"], "with --out"),
+        (["report", "2026-W14", "--to"], "with --to"),
+        (["quarantine", "export"], "as FILE"),
+        (["init", PARTS, "--config"], "with --config"),
+        (["pilot", PARTS, "--page"], "with --page"),
+    ],
+)
+def test_a_place_where_no_file_can_be_written(prepared: Path, tmp_path: Path, words: list[str], option: str) -> None:
+    (tmp_path / "parts.csv").write_text(
+        "part_id,torque,result\n" + "".join(f"P{n},{n},OK\nN{n},-{n},NG\n" for n in range(40))
+    )
+    file = tmp_path / "file"
+    file.write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    rest = [] if words[0] == "pilot" else ["--workspace", prepared]
+    given = [tmp_path / "parts.csv" if word == PARTS else word for word in words]
+    said = sentence(call(*given, file / "below" / "x", *rest), 2)
+    assert (
+        said
+        == f"error: {file / 'below' / 'x'}: {file} is a file, and nothing can lie in it; name another place {option}"
+    )
+    if words[0] not in {"export", "card"}:
+        more = ["--force"] if words[0] in {"init", "quarantine"} else []
+        said = sentence(call(*given, tmp_path, *rest, *more), 2)
+        assert said == f"error: {tmp_path} is a folder; name a file {option}"
+    assert sorted(path for path in tmp_path.rglob("*") if prepared not in path.parents) == [
+        path for path in before if prepared not in path.parents
+    ]
+
+
+def test_a_backup_is_not_restored_onto_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    said = sentence(call("restore", tmp_path / "b.tar.zst", "--workspace", tmp_path / "file"), 2)
+    assert said == f"error: {tmp_path / 'file'} is a file; name a folder with --workspace"
+    said = sentence(call("restore", tmp_path / "b.tar.zst", "--workspace", tmp_path / "file" / "w"), 2)
+    assert said.endswith("nothing can lie in it; name another place with --workspace")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
