@@ -292,10 +292,14 @@ def load_settings(path: Path) -> Settings:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BadConfig(
             f"{path}: there is no config file; write one with `softad init DATA`, or name it with --config"
         ) from error
+    except IsADirectoryError as error:
+        raise BadConfig(f"{path} is a folder, and no config file; name the file in it with --config") from error
+    except PermissionError as error:
+        raise BadConfig(f"{path}: the config file may not be read; give this user the right to read it") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: the config file cannot be read ({error}); save it as UTF-8 text") from error
     document = parsed(text, path)

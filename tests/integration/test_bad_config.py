@@ -129,6 +129,14 @@ def test_what_is_wrong_with_a_config_is_said(tmp_path: Path, content: str | byte
     assert list(tmp_path.iterdir()) == [config]
 
 
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    for words in (["config", "check"], ["status"], ["run"]):
+        said = sentence(call(*words, "--config", tmp_path, "--workspace", tmp_path / "w", "--json"), 2)
+        assert said == f"{tmp_path} is a folder, and no config file; name the file in it with --config"
+    (tmp_path / "file").write_text("mine")
+    assert "there is no config file" in sentence(call("status", "--config", tmp_path / "file" / "a.yaml", "--json"), 2)
+
+
 def test_a_value_from_the_environment_is_checked_like_one_from_the_file(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
