@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from flows.summary import (
     status_document,
     status_lines,
 )
+from flows.workspace import Workspace
 
 
 def ingest_files(config: Path | None, workspace: Path, files: list[Path]) -> Reply:
@@ -101,6 +103,7 @@ def run_cycle(
     from flows.embedded import prepare_environment, quick_settings, start_beside
 
     prepare_environment(context.workspace.prefect)
+    _check_writable(context.workspace)
     start_beside()
     from flows.cycle import PROGRESS, cycle_flow
 
@@ -125,6 +128,15 @@ def run_cycle(
         ) from error
     finally:
         PROGRESS.reset(token)
+
+
+def _check_writable(workspace: Workspace) -> None:
+    """Before Prefect is started, which says only that it ended where its folder cannot be written."""
+    own = os.environ["PREFECT_HOME"] == str(workspace.prefect)
+    for folder in (workspace.runtime, *([workspace.prefect] if own else [])):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def prefect_away() -> str | None:

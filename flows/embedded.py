@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,9 +79,16 @@ class EmbeddedServer:
                 return
         found = f"does not answer after {seconds:g} s" if self.alive else f"ended with status {self.process.returncode}"
         self.stop()
+        home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+        closed = _why_closed(home)
+        if closed is not None:
+            raise Unavailable(
+                f"no permission to write at {home}, where Prefect keeps its runs ({closed}); check who owns the folder "
+                "(PREFECT_HOME), then run the command again: what was done so far is kept"
+            )
         raise Unavailable(
-            f"Prefect's own server for this command {found}; see what it said above, and that the folder of "
-            "PREFECT_HOME can be written; then run again: what was done so far is kept"
+            f"Prefect's own server for this command {found}; PREFECT_SERVER_LOGGING_LEVEL=ERROR in the environment "
+            "lets it say why; then run again: what was done so far is kept"
         )
 
     def stop(self) -> None:
@@ -93,6 +101,20 @@ class EmbeddedServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _why_closed(home: Path) -> str | None:
+    """Why nothing can be written in a folder, or in what lies in it already; None where something can."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+        for path in home.glob("*.db*"):
+            with path.open("ab"):
+                pass
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 _OWN: dict[str, EmbeddedServer] = {}

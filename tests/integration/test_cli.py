@@ -144,6 +144,20 @@ def test_a_registry_that_is_away(prepared: Path, monkeypatch: pytest.MonkeyPatch
     assert str(port) in said
 
 
+def test_a_workspace_that_cannot_be_written_is_named_before_prefect_starts(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(prepared / "prefect"))
+    monkeypatch.setattr("flows.embedded.start_beside", lambda: pytest.fail("Prefect was started"))
+    for name in ("run", "prefect"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda path, _, name=name: Path(path).name != name)
+            said = sentence(call("run", "--workspace", prepared), 1)
+        assert said == (
+            f"error: no permission to write at {prepared / name}; check who owns the folder, then run the command again"
+        )
+
+
 def test_a_prefect_server_that_is_away(prepared: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment["PREFECT_API_URL"] = "http://127.0.0.1:9/api"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,36 @@ def test_one_that_cannot_start_is_told_in_a_sentence(tmp_path: Path) -> None:
     )
     done = _run(script, _environment(home))
     assert "PREFECT_HOME" in done.stdout + done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.embedded import EmbeddedServer
+    from flows.errors import Unavailable
+
+    home = tmp_path / "prefect"
+    monkeypatch.setattr(tempfile, "TemporaryFile", refusing)
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Ended())
+    with pytest.raises(Unavailable, match=rf"no permission to write at {home}, .*; check who owns the folder"):
+        EmbeddedServer().wait(1.0)
+    monkeypatch.undo()
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Ended())
+    with pytest.raises(Unavailable, match="ended with status 3; PREFECT_SERVER_LOGGING_LEVEL=ERROR"):
+        EmbeddedServer().wait(1.0)
+
+
+class Ended:
+    """A server that could not start."""
+
+    returncode = 3
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+def refusing(**_: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @pytest.mark.parametrize("where", ["environment", "profile"])
