@@ -264,10 +264,18 @@ def check_config(config: Path | None, workspace: Path) -> Reply:
 
 
 def add_class(config: Path | None, workspace: Path, name: str, *, by: str | None) -> Reply:
-    """`softad config add-class NAME`: the class is added to the config file; waiting labels are taken in again."""
+    """`softad config add-class NAME`: the class is added to the config file; waiting labels are taken in again.
+
+    Raises
+    ------
+    BadConfig: the name is empty, or the task knows no classes.
+    """
     from flows.quarantine import RELEASED, all_rows, let_go
     from flows.waiting_labels import release_waiting, waits_for
 
+    name = name.strip()  # as labels are read
+    if not name:
+        raise BadConfig("the name of the class is empty; give it as the labels have it: softad config add-class NAME")
     context = open_context(config, workspace)
     settings, path = context.settings, context.settings.source
     if path is None or settings.task.kind != "classification":

@@ -130,6 +130,13 @@ def test_usage_errors_have_status_2(prepared: Path) -> None:
     assert "--repaired" in sentence(call("alerts", "ack", "x", "--workspace", prepared), 2)
 
 
+@pytest.mark.parametrize("name", ["", "  ", "\u3000"])
+def test_a_class_needs_a_name(prepared: Path, name: str) -> None:
+    before = (prepared / "config.yaml").read_bytes()
+    assert "the name of the class is empty" in sentence(call("config", "add-class", name, "--workspace", prepared), 2)
+    assert (prepared / "config.yaml").read_bytes() == before
+
+
 def test_an_unknown_incident(prepared: Path) -> None:
     said = sentence(call("alerts", "ack", "demo-2026-W01", "--repaired", "--workspace", prepared), 2)
     assert "no incident 'demo-2026-W01'" in said
