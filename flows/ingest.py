@@ -97,12 +97,15 @@ def ingest_file(
 def check_file(path: Path, settings: Settings, workspace: Workspace, *, now: datetime) -> None:
     """Read and check a file as `ingest_file` does, and write nothing.
 
+    The first bad row is told, whatever share of them `ingest.max_bad_share` allows.
+
     Raises
     ------
     BadInput: a row, or a label, would go to quarantine; or the file is refused.
     """
     with workspace.lock("ingest"):
         clear_staging(workspace)
+        settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"max_bad_share": 1.0})})
         form = survey(path, [*settings.data.features, *settings.data.slices])
         kind: Kind = "labels" if label_roles(form, settings, asked=False) is not None else "inspections"
         with staging(workspace) as staged, _intake(path, form, settings, workspace, kind=kind, now=now) as intake:

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -111,7 +111,7 @@ def release_repaired(context: Context, path: Path, *, actor: str, reason: str, n
         raise BadConfig(f"{path.name}: the quarantine has no row {missing[0]!r}; export it again")
     rows = [known[key] for key in keys]
     return _taken_in(
-        context, rows, [plain_cell(name) for name in columns], cells, checked=True, actor=actor,
+        context, rows, [plain_cell(name) for name in columns], cells, file=path.name, actor=actor,
         reason=reason or f"repaired in {path.name}", named=named, now=now,
     )  # fmt: skip
 
@@ -132,16 +132,22 @@ def release_unchanged(
         raise BadInput("some of these rows come from label files and some do not; release them one kind at a time")
     columns = list(dict.fromkeys(name for row in rows for name in row.record))
     cells = [[_text(row.record.get(name)) for name in columns] for row in rows]
-    return _taken_in(context, rows, columns, cells, checked=False, actor=actor, reason=reason, named=named, now=now)
+    return _taken_in(context, rows, columns, cells, file=None, actor=actor, reason=reason, named=named, now=now)
 
 
 def _taken_in(
-    context: Context, rows: Sequence[HeldRow], columns: list[str], cells: list[list[str]], *, checked: bool,
+    context: Context, rows: Sequence[HeldRow], columns: list[str], cells: list[list[str]], *, file: str | None,
     actor: str, reason: str, named: str, now: datetime,
 ) -> Released:  # fmt: skip
-    """The rows as a file of their own, through the same ingest as any other; the ledger last."""
+    """The rows as a file of their own, through the same ingest as any other; the ledger last.
+
+    Parameters
+    ----------
+    file: in which they were repaired; None: they are taken in as they are, and the plant's rules are not asked.
+    """
     from flows.ingest import check_file, ingest_file
 
+    checked = file is not None
     held = [(row, line) for row, line in zip(rows, cells, strict=True) if row.state == "held"]
     discarded = next((row for row in rows if row.state == "discarded"), None)
     if discarded is not None:
@@ -165,8 +171,7 @@ def _taken_in(
         check_file(folder / name, strict, context.workspace, now=now)
     except BadInput as error:
         (folder / name).unlink()
-        first = _first_key(str(error), held)
-        raise BadInput(f"nothing was released{first}: {error}") from error
+        raise BadInput(_nothing_released(str(error), rows, name=name, file=file)) from error
     report = ingest_file(folder / name, strict, context.store, context.workspace, now=now)
     let_go(
         context.store, [row for row, _ in held], action=RELEASED, actor=actor, reason=reason, now=now,
@@ -175,11 +180,22 @@ def _taken_in(
     return Released(len(held), len(rows) - len(held), report)
 
 
-def _first_key(sentence: str, held: Iterable[tuple[HeldRow, Any]]) -> str:
-    """The key of the row that a sentence of the ingest names by its number."""
+def _nothing_released(sentence: str, rows: Sequence[HeldRow], *, name: str, file: str | None) -> str:
+    """A sentence of the ingest on the file that we made, in terms of what the person named.
+
+    Parameters
+    ----------
+    name: of the file that we made of those of `rows` that are still held.
+    file: that the person repaired; None where rows were named by their keys.
+    """
+    places = [place for place, row in enumerate(rows, start=1) if row.state == "held"]
     found = re.search(r"first row (\d+)", sentence)
-    keys = [row.key for row, _ in held]
-    return f", {keys[int(found[1]) - 1]} does not hold" if found and int(found[1]) <= len(keys) else ""
+    if found is None or int(found[1]) > len(places):
+        return f"nothing was released: {sentence.replace(name, file or 'the rows')}"
+    place = places[int(found[1]) - 1]
+    way = "mend it, and release the file again" if file else "export it, repair it, and release the file"
+    told = sentence.replace(found[0], f"row {place}" if file else "").replace(f"{name}: ", f"{file}, " if file else "")
+    return f"nothing was released, {rows[place - 1].key} does not hold: {told.removeprefix(', ')}; {way}"
 
 
 def _text(value: Any) -> str:

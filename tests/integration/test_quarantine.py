@@ -152,3 +152,25 @@ def test_label_files_are_repaired_on_their_own(held: Any, tmp_path: Path) -> Non
     assert run(held, "release", table, "--by", "aiko")[1]["released"] == 1
     labels = held.store.read("labels", order="_version").set_index("_id")["label"]
     assert labels["A5"] == "1"
+
+
+def test_a_row_that_is_still_bad_is_named_as_the_person_has_it(held: Any, tmp_path: Path) -> None:
+    named = keys(held)
+    assert run(held, "discard", named["A2"], "--reason", "test part")[0] == 0
+    table = tmp_path / "q.csv"
+    assert run(held, "export", table)[1]["rows"] == 3
+    status, said = run(held, "release", table)
+    assert status == 3
+    assert said["error"] == (
+        f"nothing was released, {named['A3']} does not hold: q.csv, row 1, column 'x1': 'abc' is not a number; "
+        "mend it, and release the file again"
+    )
+    # Counted as in the person's file, of which one row was released meanwhile.
+    assert run(held, "release", "--unchanged", named["A4"], "--reason", "new gauge")[0] == 0
+    table.write_text(table.read_text(encoding="utf-8-sig").replace(",abc,", ",4,"))
+    assert (
+        f"nothing was released, {named['A5']} does not hold: q.csv, row 3, " in run(held, "release", table)[1]["error"]
+    )
+    status, said = run(held, "release", "--unchanged", named["A5"], "--reason", "x")
+    assert status == 3 and f"{named['A5']} does not hold: column 'ok': " in said["error"]
+    assert said["error"].endswith("; export it, repair it, and release the file")
