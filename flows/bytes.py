@@ -116,6 +116,26 @@ class Transcoder(io.RawIOBase):
         return given
 
 
+def check_there(path: Path) -> None:
+    """Refuse a path at which no file is.
+
+    Raises
+    ------
+    BadInput: no file is at the path; the sentence says what is.
+
+    >>> check_there(Path(__file__))
+    >>> check_there(Path("/"))
+    Traceback (most recent call last):
+    flows.errors.BadInput: / is a folder, no file; name the file in it
+    """
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder, no file; name the file in it")
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path} is no regular file; write what comes from it to a file, and name that")
+    if not path.exists():
+        raise BadInput(f"{path}: there is no such file; check the path")
+
+
 def file_sha(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with open_hashing(path) as source:

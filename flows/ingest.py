@@ -19,7 +19,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from flows.bytes import StillWritten, check_settled, file_sha
+from flows.bytes import StillWritten, check_settled, check_there, file_sha
 from flows.commit import Counts, commit_file, commit_inspections, commit_labels
 from flows.errors import BadInput
 from flows.images import ImageSource, find_images, keep_image
@@ -191,8 +191,7 @@ def refusal_key(path: Path, sha: str, digest: str) -> str:
 
 
 def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, *, now: datetime) -> IngestReport:
-    if not path.is_file():
-        raise BadInput(f"{path}: there is no such file; check the path")
+    check_there(path)
     sha = _readable_sha(path, settle_seconds=settings.ingest.settle_seconds)
     asked = path.absolute().parent == workspace.inbox / "labels"
     kind: Kind = "labels" if asked else "inspections"

@@ -70,7 +70,7 @@ def take_sample(path: Path, *, limit: int = SAMPLE_ROWS) -> Sample:
     BadInput: the file is missing, unreadable, or has a header only.
     """
     if not path.is_file():
-        kind = "a folder, no file" if path.is_dir() else "not there"
+        kind = "a folder, no file" if path.is_dir() else "no regular file" if path.exists() else "not there"
         raise BadInput(f"{path} is {kind}; give a CSV or Parquet file with inspection rows")
     form = survey(path)
     parts: list[pd.DataFrame] = []

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.bytes import check_there
 from flows.errors import BadConfig, BadInput
 from flows.quarantine import RELEASED, HeldRow, all_rows, let_go
 from flows.workspace import write_atomically
@@ -85,8 +86,7 @@ def release_repaired(context: Context, path: Path, *, actor: str, reason: str, n
     """
     from flows.readers import read_chunks, survey
 
-    if not path.is_file():
-        raise BadInput(f"{path}: there is no such file; check the path")
+    check_there(path)
     form = survey(path, [KEY])
     if KEY not in form.columns:
         raise BadConfig(

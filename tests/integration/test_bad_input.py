@@ -161,8 +161,10 @@ def test_a_file_with_bad_rows_is_taken_in_without_them(plant: Any, case: Part) -
 def test_a_file_that_does_not_exist(plant: Any) -> None:
     with pytest.raises(BadInput, match=r"nowhere\.csv: there is no such file; check the path"):
         plant.ingest(plant.folder / "nowhere.csv")
-    with pytest.raises(BadInput, match="there is no such file"):
+    with pytest.raises(BadInput, match=f"{plant.folder} is a folder, no file; name the file in it"):
         plant.ingest(plant.folder)
+    with pytest.raises(BadInput, match="/dev/null is no regular file; write what comes from it to a file"):
+        plant.ingest(Path("/dev/null"))
     assert plant.sums() == BEFORE
 
 

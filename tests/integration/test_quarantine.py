@@ -165,6 +165,7 @@ def test_a_row_that_is_still_bad_is_named_as_the_person_has_it(held: Any, tmp_pa
         f"nothing was released, {named['A3']} does not hold: q.csv, row 1, column 'x1': 'abc' is not a number; "
         "mend it, and release the file again"
     )
+    assert run(held, "release", tmp_path)[1]["error"] == f"{tmp_path} is a folder, no file; name the file in it"
     # Counted as in the person's file, of which one row was released meanwhile.
     assert run(held, "release", "--unchanged", named["A4"], "--reason", "new gauge")[0] == 0
     table.write_text(table.read_text(encoding="utf-8-sig").replace(",abc,", ",4,"))

@@ -50,6 +50,8 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         propose(tmp_path / "none.csv")
     with pytest.raises(BadInput, match="is a folder"):
         propose(tmp_path)
+    with pytest.raises(BadInput, match="/dev/null is no regular file; give a CSV"):
+        propose(Path("/dev/null"))
 
 
 def test_misprints_do_not_make_words_of_numbers(tmp_path: Path, measured: pd.DataFrame) -> None:
