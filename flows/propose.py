@@ -5,6 +5,7 @@ Each decision comes with a sentence that says what was found, so that a wrong on
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,7 @@ from flows.proposal_sizes import (
 )
 from flows.proposal_text import config_text, suite_name, suite_text
 from flows.roles import inspection_roles
-from flows.settings import Settings, Task, explain
+from flows.settings import NAME, NAME_SAID, Settings, Task, explain
 from flows.suite import Expectation, build_suite
 from flows.targets import writable_file
 from flows.workspace import write_atomically
@@ -111,7 +112,8 @@ def propose(
     Raises
     ------
     BadInput: the file cannot be read, has no rows, or nothing in it can be a feature.
-    BadConfig: a named column is not there, or the label cannot be told; the sentence lists the candidates.
+    BadConfig: the model cannot be called so, a named column is not there, or the label cannot be told; the sentence
+        lists the candidates.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -123,6 +125,8 @@ def propose(
     ('result', 'part_id', ['torque'], 'OK')
     """
     shown = data.name
+    if name is not None and re.fullmatch(NAME, name) is None:
+        raise BadConfig(f"--name {name!r}: it names folders and the model in the registry; write {NAME_SAID}")
     sample = take_sample(data)
     columns = look(sample.frame, time=time)
     _check_header(columns, shown)

@@ -26,6 +26,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 LOT_DAY = "_day"
 """Stands for the day of inspection among the columns that name a lot."""
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+NAME_SAID = "letters A to Z, digits, - and _, the first a letter or a digit, at most 64"
+"""What a model may be called: it names folders, and the model in the registry."""
+
 _MAY_HOLD_SECRETS = ("alerts", "tracking", "storage", "services")
 """Sections whose values no sentence shows."""
 
@@ -227,7 +231,7 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, env_prefix="SOFTAD_CONFIG__", env_nested_delimiter="__"
     )
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     data: Data
     task: Task = Task(kind="classification", classes=["0", "1"])
     ingest: Ingest = Ingest()
@@ -324,6 +328,8 @@ def explain(error: ValidationError) -> str:
         return f"the key {key!r} is unknown; {hint}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it"
+    if key == "name" and first["type"] == "string_pattern_mismatch":
+        return f"{key}: write {NAME_SAID} (it is {first['input']!r})"
     # A value that may be of several kinds has an error for each of them.
     same = [one["msg"].removeprefix("Value error, ") for one in found if _key(one["loc"]) == key]
     message = ", or ".join(dict.fromkeys([same[0], *(text[0].lower() + text[1:] for text in same[1:])]))

@@ -113,7 +113,7 @@ def test_a_config_that_does_not_hold_changes_nothing(workspace: Path, words: lis
         ),
         (b"\xff\xfe\x00name", "cannot be read"),
         ("name: demo\n", "the key 'data' is missing; add it"),
-        ("name: '../escape'\ndata: {label: a, numeric: [x], window: {rows: 50}}\n", "name: "),
+        ("name: '../escape'\ndata: {label: a, numeric: [x], window: {rows: 50}}\n", "name: write letters A to Z,"),
         ("name: a\ndata: {label: a, numeric: [a], window: {rows: 50}}\n", "the label 'a' cannot be a feature too"),
         ("name: a\ndata: {label: a, numeric: [x]}\n", "a window by calendar needs the column `time`"),
         ("name: a\ndata: {label: a, numeric: [x], window: {rows: 50}}\nmonitor: {}\n", "did you mean 'monitoring'?"),

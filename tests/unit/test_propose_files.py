@@ -54,6 +54,13 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         propose(Path("/dev/null"))
 
 
+@pytest.mark.parametrize("name", ["検査", "", "-a", "a/b", "a" * 65])
+def test_name_that_no_folder_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadConfig) as found:
+        propose(tmp_path / "none.csv", name=name)
+    assert str(found.value).startswith(f"--name {name!r}: it names folders") and "letters A to Z" in str(found.value)
+
+
 def test_misprints_do_not_make_words_of_numbers(tmp_path: Path, measured: pd.DataFrame) -> None:
     frame = measured.astype({"torque": object}).assign(label=bad_of(measured).astype(int))
     frame.loc[[3, 9], "torque"] = "err"
