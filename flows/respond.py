@@ -20,7 +20,7 @@ from datetime import datetime
 from flows import ledger
 from flows.actions import Action
 from flows.context import Context
-from flows.errors import BadConfig, BadInput
+from flows.errors import BadConfig, BadInput, Refused
 from flows.incidents import change_incident, find_incident, open_incidents
 from flows.lives import begin_life, current_life, reference_before, reference_of
 from flows.monitor import outcomes, scan_options
@@ -247,7 +247,8 @@ def consider_version(
 
     Raises
     ------
-    BadConfig: there is no such version, or it is held by an open incident.
+    BadConfig: there is no such version.
+    Refused: it is held until an open incident is answered.
     """
     if version is None and by_person:
         waiting = pending_promotion(ledger.read(context.store))
@@ -259,7 +260,7 @@ def consider_version(
     if incident is None:
         for other in open_incidents(context.store):
             if other.challenger_version == training.version and other.verdict == "inspect" and other.answer is None:
-                raise BadConfig(
+                raise Refused(
                     f"version {training.version} is held until {other.key} is answered: "
                     f"softad alerts ack {other.key} --repaired (or --new-normal)"
                 )

@@ -22,6 +22,7 @@ from flows.promote import DECIDED, carry_out, champion_in_use, consider, rollbac
 from flows.promotion_watch import watch_promotions
 from flows.promotions import APPROVED, EXPIRED, MOVED, OVERTAKEN, REFUSED
 from flows.retrain import latest_training, retrain
+from monitoring.incidents import Incident
 
 WIDE = {"mean_margin": 99.0, "tail_margin": 99.0, "stability_margin": 99.0, "recall_margin": 1.0, "slice_margin": 99.0}
 
@@ -171,6 +172,18 @@ def test_a_second_promotion_on_the_command_line_is_told_and_has_status_4(two: An
     status, said = command("rollback", "--reason", "noise", "--by", "ken")
     assert (status, said["champion"], said["by"]) == (0, "1", "ken")
     assert actions(two)[-3:-1] == [("rollback.decided", "1", "ken"), (MOVED, "1", "ken")]
+
+
+def test_a_version_that_is_held_for_an_answer_is_refused_with_status_4(two: Any, command: Any) -> None:
+    incident = Incident("line-a-1", "line-a", two.after(1), "2026-W05", None, "inspect", "machine", "M03")
+    two.incident(**incident.to_dict() | {"challenger_version": "2", "held": True})
+    before = actions(two)
+    status, said = command("promote", "2")
+    assert status == 4
+    assert said["error"] == (
+        "version 2 is held until line-a-1 is answered: softad alerts ack line-a-1 --repaired (or --new-normal)"
+    )
+    assert actions(two) == before
 
 
 def test_a_rollback_that_died_before_its_life_is_not_turned_round(two: Any, command: Any) -> None:
