@@ -66,15 +66,17 @@ def pilot(
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
-    """A bar of the time used, with what was done last, on standard error; nothing when quiet."""
-    if quiet:
+    """A bar of the time used, with what was done last, on standard error; none when quiet or not before a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
 
         def tell(share: float, what: str) -> None:

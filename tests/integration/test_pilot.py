@@ -203,6 +203,12 @@ def test_a_wrong_option_is_said(options: tuple[str, ...], word: str, tmp_path: P
     assert code == 2 and word in said["error"], said
 
 
+def test_an_error_is_all_that_standard_error_has(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["pilot", str(tmp_path / "none.csv"), "--page", str(tmp_path / "pilot.html")])
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
 def test_a_number_is_estimated_and_columns_are_read_once_as_init_reads_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     speed = rng.normal(1500, 90, 240)
