@@ -38,14 +38,14 @@ def ingest_files(config: Path | None, workspace: Path, files: list[Path]) -> Rep
             if len(files) == 1:
                 raise
             refused.append({"file": str(file), "error": str(error)})
-            lines.append(f"error: {error}")
             status = error.exit_status
             continue
         reports.append(ingest_document(report))
         lines.extend([_ingest_line(report), *report.sentences, *_labels_ahead(context, report)])
         if report.quarantined:
             status = 3
-    return Reply({"files": reports, "refused": refused, "exit_status": status}, lines, status)
+    errors = [one["error"] for one in refused]
+    return Reply({"files": reports, "refused": refused, "exit_status": status}, lines, status, errors)
 
 
 def _labels_ahead(context: Context, report: Any) -> list[str]:

@@ -7,7 +7,7 @@ import functools
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -95,12 +95,16 @@ class Commands(TyperGroup):
 class Reply:
     """What a command has to say: a document for programs, lines for people, an exit status.
 
+    Attributes
+    ----------
+    errors: sentences on what failed while the rest was done; people find them on standard error, as of any error.
+
     >>> Reply({"rows": 3}, ["3 rows"]).status
     0
     """
 
-    def __init__(self, document: dict[str, Any], lines: list[Any], status: int = 0) -> None:
-        self.document, self.lines, self.status = document, lines, status
+    def __init__(self, document: dict[str, Any], lines: list[Any], status: int = 0, errors: Sequence[str] = ()) -> None:
+        self.document, self.lines, self.status, self.errors = document, lines, status, errors
 
     def show(self, as_json: bool) -> None:
         """Print it."""
@@ -112,6 +116,8 @@ class Reply:
         console = Console(soft_wrap=True, highlight=False)
         for line in self.lines:
             console.print(line, markup=False) if isinstance(line, str) else console.print(line)
+        for sentence in self.errors:
+            sys.stderr.write(f"error: {sentence}\n")
 
 
 def plain(value: Any) -> Any:

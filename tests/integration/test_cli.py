@@ -137,6 +137,18 @@ def test_a_class_needs_a_name(prepared: Path, name: str) -> None:
     assert (prepared / "config.yaml").read_bytes() == before
 
 
+def test_a_refused_file_among_several_is_told_on_standard_error(prepared: Path, tmp_path: Path) -> None:
+    words = ("ingest", tmp_path / "none.csv", tmp_path, "--workspace", prepared)
+    result = call(*words)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.splitlines() == [
+        f"error: {tmp_path / 'none.csv'}: there is no such file; check the path",
+        f"error: {tmp_path} is a folder, no file; name the file in it",
+    ]
+    result = call(*words, "--json")
+    assert result.stderr == "" and len(json.loads(result.stdout)["refused"]) == 2
+
+
 def test_an_unknown_incident(prepared: Path) -> None:
     said = sentence(call("alerts", "ack", "demo-2026-W01", "--repaired", "--workspace", prepared), 2)
     assert "no incident 'demo-2026-W01'" in said
