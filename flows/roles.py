@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flows.errors import BadInput
-from flows.readers import FileFormat, missing_columns
+from flows.readers import FileFormat, missing_columns, nearest
 from flows.schemas import STAGED_NAMES, TABLES
 from flows.settings import Settings
 
@@ -87,9 +87,11 @@ def inspection_roles(path: Path, form: FileFormat, settings: Settings, known: pa
 
     Raises
     ------
-    BadInput: a column that the config names is missing, or one has a name that the system needs.
+    BadInput: a column that the config names is missing, the file has labels only, or a column has a name that the
+        system needs.
     """
     data = settings.data
+    _refuse_labels(path, form, settings)
     named = [data.id, data.time, *data.features, *data.slices, data.group, *data.lot_columns]
     one_hot = tuple(data.label_columns) if set(data.label_columns) & set(form.columns) else ()
     missing_columns(path, form, [*(name for name in named if name is not None), *one_hot])
@@ -106,3 +108,18 @@ def inspection_roles(path: Path, form: FileFormat, settings: Settings, known: pa
     kept = {name: pa.float64() if name in numeric else pa.string() for name in form.columns if name not in left_out}
     compared = {*data.categorical, *data.slices, *data.lot_columns, *([data.group] if data.group else [])}
     return Roles(kept, frozenset(compared), one_hot, label)
+
+
+def _refuse_labels(path: Path, form: FileFormat, settings: Settings) -> None:
+    """A file of labels with columns that we do not know is told by its folder only."""
+    data, labels = settings.data, label_roles(form, settings, asked=True)
+    if labels is None or set(data.features) & set(form.columns):
+        return
+    if any(nearest(name, set(form.columns) - {labels.id, labels.label}) for name in data.features):
+        return  # renamed by the export, as it seems
+    lacking = ", ".join(map(repr, data.features[:4])) + (" and more" if len(data.features) > 4 else "")
+    raise BadInput(
+        f"{path.name}, row 1 (header): an id ({labels.id!r}) and a label ({labels.label!r}), but none of the features; "
+        f"a file of labels with other columns beside them belongs into {settings.ingest.inbox / 'labels'} of the "
+        f"workspace, a file of inspections needs {lacking} too"
+    )

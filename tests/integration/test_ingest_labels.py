@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+import pytest
 
+from flows.errors import BadInput
 from flows.store import current_labels
 
 HEADER = "part,time,machine,x1,x2,ok\n"
@@ -68,6 +70,22 @@ def test_a_label_file_is_told_by_its_folder_too(site: Any) -> None:
     assert refused.status == "refused"
     assert "column 'ok'" in refused.sentences[0]
     assert "that a label file needs is missing" in refused.sentences[0]
+
+
+def test_a_label_file_with_a_column_more_is_sent_to_its_folder(site: Any) -> None:
+    with pytest.raises(BadInput) as found:
+        site.ingest(site.file("verdicts.csv", "part,ok,note\nP1,1,fine\n"))
+    assert str(found.value) == (
+        "verdicts.csv, row 1 (header): an id ('part') and a label ('ok'), but none of the features; a file of labels "
+        "with other columns beside them belongs into inbox/labels of the workspace, a file of inspections needs 'x1', "
+        "'x2', 'machine' too"
+    )
+    site.drop("labels/verdicts.csv", "part,ok,note\nP1,1,fine\n")
+    assert [report.status for report in site.inbox()] == ["accepted"]
+    with pytest.raises(BadInput, match="columns 'time', 'x2', 'machine' that the config names are missing"):
+        site.ingest(site.file("torn.csv", "part,ok,x1\nP1,1,2\n"))
+    with pytest.raises(BadInput, match=r"'machine' \(did the export rename it to 'Machine No'\?\)"):
+        site.ingest(site.file("renamed.csv", "part,ok,Machine No\nP1,1,M1\n"))
 
 
 def test_labels_of_a_regression_are_numbers(new_site: Callable[..., Any]) -> None:
