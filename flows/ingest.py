@@ -240,15 +240,9 @@ def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, 
 
 @contextlib.contextmanager
 def _intake(
-    path: Path,
-    form: FileFormat,
-    settings: Settings,
-    workspace: Workspace,
-    *,
-    kind: Kind,
-    now: datetime,
+    path: Path, form: FileFormat, settings: Settings, workspace: Workspace, *, kind: Kind, now: datetime,
     known: pa.Schema | None = None,
-) -> Iterator[Intake]:
+) -> Iterator[Intake]:  # fmt: skip
     """What the file's rows go through, with the archive of images open meanwhile."""
     if kind == "labels":
         labels = label_roles(form, settings, asked=True)
