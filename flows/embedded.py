@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import importlib
 import logging
@@ -26,6 +27,7 @@ START_SECONDS = 120
 """The first start in a new folder runs all migrations, which takes long on a busy machine."""
 
 STOP_SECONDS = 5
+_OF_THE_DISK = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class EmbeddedServer:
@@ -156,21 +158,24 @@ def quick_settings() -> Iterator[None]:
 def told_by_the_command(record: logging.LogRecord) -> bool:
     """Whether a line of a run's log says only what the command itself will say, in one sentence and without traceback.
 
-    Those are the exceptions of `flows.errors` on their way out of a task and of its flow, and the states that follow.
-    Any other exception is a fault of ours, whose traceback an unattended run must leave in its log.
+    Those are the exceptions of `flows.errors` on their way out of a task and of its flow, a disk that is full or may not
+    be written, and the states that follow. Any other exception is a fault of ours, whose traceback an unattended run must leave in its log.
 
     >>> def record(error=None, message="Encountered exception", name="prefect.flow_runs"):
     ...     trace = (type(error), error, None) if error else None
     ...     return logging.LogRecord(name, logging.ERROR, "", 0, message, (), trace)
     >>> told_by_the_command(record(Unavailable("no disk"))), told_by_the_command(record(KeyError("loss")))
     (True, False)
+    >>> told_by_the_command(record(PermissionError(13, "Permission denied")))
+    True
     >>> told_by_the_command(record(message="Finished in state Failed('…')", name="prefect.task_runs"))
     True
     """
     if not record.name.startswith(("prefect.flow_runs", "prefect.task_runs")) or record.levelno < logging.ERROR:
         return False
     if record.exc_info is not None and record.exc_info[1] is not None:
-        return isinstance(record.exc_info[1], PipelineError)
+        error = record.exc_info[1]
+        return isinstance(error, PipelineError) or (isinstance(error, OSError) and error.errno in _OF_THE_DISK)
     return str(record.msg).startswith("Finished in state")
 
 
