@@ -159,8 +159,8 @@ def told_by_the_command(record: logging.LogRecord) -> bool:
     """Whether a line of a run's log says only what the command itself will say, in one sentence and without traceback.
 
     Those are the exceptions of `flows.errors` on their way out of a task and of its flow, a full disk or one
-    that may not be written, and the states that follow. Any other exception is a fault of ours, and an unattended run must leave
-    its traceback in the log.
+    that may not be written, and the states that follow. Any other exception is a fault of ours, and an unattended
+    run must leave its traceback in the log.
 
     >>> def record(error=None, message="Encountered exception", name="prefect.flow_runs"):
     ...     trace = (type(error), error, None) if error else None
