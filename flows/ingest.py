@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -205,7 +205,8 @@ def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, 
             raise BadInput(f"{path.name} changed while it was being read; wait until it is written, and try again")
         roles = label_roles(form, settings, asked=asked)
         kind = "labels" if roles is not None or asked else "inspections"
-        intake_of = _intake(path, form, settings, workspace, kind=kind, now=now, known=store.columns("inspections"))
+        known = functools.partial(store.columns, "inspections")
+        intake_of = _intake(path, form, settings, workspace, kind=kind, now=now, known=known)
         with staging(workspace) as staged, intake_of as intake:
             taken = intake.read(staged)
             news = _new_columns(path, form, settings, store) if kind == "inspections" else []
@@ -241,7 +242,7 @@ def _ingest(path: Path, settings: Settings, store: Store, workspace: Workspace, 
 @contextlib.contextmanager
 def _intake(
     path: Path, form: FileFormat, settings: Settings, workspace: Workspace, *, kind: Kind, now: datetime,
-    known: pa.Schema | None = None,
+    known: Callable[[], pa.Schema] | None = None,
 ) -> Iterator[Intake]:  # fmt: skip
     """What the file's rows go through, with the archive of images open meanwhile."""
     if kind == "labels":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,12 +79,15 @@ class Roles:
     label: str | None
 
 
-def inspection_roles(path: Path, form: FileFormat, settings: Settings, known: pa.Schema | None = None) -> Roles:
+def inspection_roles(
+    path: Path, form: FileFormat, settings: Settings, known: Callable[[], pa.Schema] | None = None
+) -> Roles:
     """Sort the columns of a file of inspections.
 
     Parameters
     ----------
-    known: the table's columns; one that it has as a number, and the config names no more, stays a number.
+    known: asked for the table's columns once the file's are right; one that the table has as a number, and the config
+        names no more, stays a number.
 
     Raises
     ------
@@ -103,7 +107,7 @@ def inspection_roles(path: Path, form: FileFormat, settings: Settings, known: pa
         )
     label = data.label if data.label in form.columns and not one_hot else None
     left_out = {*one_hot, *([label] if label else [])}
-    before = {field.name for field in known or () if pa.types.is_floating(field.type)}
+    before = {field.name for field in (known() if known else ()) if pa.types.is_floating(field.type)}
     numeric = set(data.numeric) | (before - {name for name in named if name is not None})
     kept = {name: pa.float64() if name in numeric else pa.string() for name in form.columns if name not in left_out}
     compared = {*data.categorical, *data.slices, *data.lot_columns, *([data.group] if data.group else [])}

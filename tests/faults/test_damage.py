@@ -121,6 +121,10 @@ def test_a_command_says_it_in_one_sentence(tmp_path: Path, new_site: Any) -> Non
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert "table inspections is damaged: 00000000000000000001.json of its log is empty" in ended.stdout + ended.stderr
+    # A file that could not be taken in anyway is told for what it is, whatever the table is.
+    strange = [*command[:4], str(site.file("c.csv", "what,is\n1,2\n")), *command[5:]]
+    ended = subprocess.run(strange, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, "that the config names are missing" in ended.stdout) == (3, True), ended.stdout
     # A cycle goes through Prefect, which has words of its own for an error.
     ended = subprocess.run([*command[:3], "run", *command[5:-1]], capture_output=True, text=True, check=False,
                            env=environment)  # fmt: skip
