@@ -76,7 +76,7 @@ class System:
             "data": {"id": "id", "time": "time", "label": "label", "numeric": list(NUMERIC),
                      "categorical": list(CATEGORICAL), "slices": list(SLICES)},
             "task": {"classes": list(CLASSES), "normal": CLASSES[0]},
-            "ingest": {"settle_seconds": 0.0, "inbox": f"inbox-{name}"},
+            "ingest": {"settle_seconds": 0.0, "inbox": f"inbox-{name}", "outbox": f"outbox-{name}"},
             "training": {"hidden": [16], "epochs": 8, "patience": 4, "learning_rate": 0.01, "thetas": [0.1]},
             "promotion": {"resamples": 200},
             # Only what a case asks for runs.
