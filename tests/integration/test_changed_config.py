@@ -3,65 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from flows.context import Context
-from flows.cycle import run_steps
 from flows.early_warning import early_signs
 from flows.settings import Settings
-from flows.workspace import Workspace
-from softad.simulation import InspectionLine
+from tests.integration.weekly_model import TRAINING, Model
 
 pytestmark = pytest.mark.slow
 
-LINE = InspectionLine(rows_per_week=500)
-
-
-class Site:
-    """One model, and its line."""
-
-    def __init__(self, settings: Settings, root: Path) -> None:
-        self.context = Context(settings, Workspace.open(root, settings=settings))
-
-    def drop(self, week: int, name: str = "", without: str = "") -> None:
-        data, inbox = LINE.week(week), self.context.workspace.inbox
-        rows = data.inspections.drop(columns=without) if without else data.inspections
-        rows.to_csv(inbox / (name or f"{week}.csv"), index=False)
-        data.labels.to_csv(inbox / "labels" / f"{week}.csv", index=False)
-
-    def cycle(self, week: int) -> Any:
-        day = LINE.start + timedelta(weeks=week, days=4)
-        return run_steps(self.context, now=datetime(day.year, day.month, day.day, tzinfo=UTC))
-
 
 @pytest.fixture
-def site(tmp_path: Path, line_config: Callable[..., Settings], empty_mlflow: Path) -> Site:
-    settings = line_config(
-        "line-a",
-        ingest={"settle_seconds": 0},
-        training={"epochs": 12, "patience": 4, "thetas": [0.1]},
-        promotion={"resamples": 400},
-    )
-    found = Site(settings, tmp_path / "plant")
-    found.context.workspace.mlflow.mkdir(exist_ok=True)
-    (found.context.workspace.mlflow / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
+def site(tmp_path: Path, line_config: Callable[..., Settings], empty_mlflow: Path) -> Model:
+    settings = line_config("line-a", ingest={"settle_seconds": 0}, training=TRAINING, promotion={"resamples": 400})
+    found = Model(settings, tmp_path / "plant", empty_mlflow)
     for week in (-2, -1, 0):
         found.drop(week)
     assert found.cycle(0).status == 0
     return found
 
 
-def test_a_feature_that_the_config_drops_still_serves_the_model_in_use(site: Site) -> None:
+def test_a_feature_that_the_config_drops_still_serves_the_model_in_use(site: Model) -> None:
     """With the column in the files and without it: the model judges by it until another takes over."""
     settings = site.context.settings
     dropped = settings.data.numeric[0]
     data = settings.data.model_copy(update={"numeric": settings.data.numeric[1:]})
-    later = Site(settings.model_copy(update={"data": data}), site.context.workspace.root)
+    later = Model(settings.model_copy(update={"data": data}), site.context.workspace.root)
     later.drop(1)
     later.drop(2)
     done = later.cycle(2)
@@ -78,7 +47,7 @@ def test_a_feature_that_the_config_drops_still_serves_the_model_in_use(site: Sit
 
 
 @pytest.mark.parametrize("letters", [254, 251, 241, 240])
-def test_a_file_of_a_very_long_name_is_taken_in_scored_and_delivered(site: Site, letters: int) -> None:
+def test_a_file_of_a_very_long_name_is_taken_in_scored_and_delivered(site: Model, letters: int) -> None:
     name = "検" * (letters // 3 - 2) + "x" * (letters % 3 + 2) + ".csv"
     assert len(name.encode()) == letters
     workspace = site.context.workspace

@@ -13,53 +13,25 @@ from typer.testing import CliRunner
 
 from flows.apart import check_apart
 from flows.cli import app
-from flows.context import Context
-from flows.cycle import run_steps
 from flows.errors import BadConfig, PipelineError
 from flows.settings import Settings, load_settings
 from flows.up import run_up
 from flows.upkeep_flow import weekly_report
-from flows.workspace import Workspace
-from softad.simulation import InspectionLine
+from tests.integration.weekly_model import LINE, TRAINING, Model
 
 pytestmark = pytest.mark.slow
-
-LINE = InspectionLine(rows_per_week=500)
-TRAINING = {"epochs": 12, "patience": 4, "thetas": [0.1]}
-
-
-class Model:
-    """One of the models, with an inbox and an outbox of its own."""
-
-    def __init__(self, settings: Settings, root: Path) -> None:
-        self.context = Context(settings, Workspace.open(root, settings=settings))
-
-    def drop(self, week: int) -> None:
-        data, inbox = LINE.week(week), self.context.workspace.inbox
-        data.inspections.to_csv(inbox / f"{week}.csv", index=False)
-        data.labels.to_csv(inbox / "labels" / f"{week}.csv", index=False)
-
-    def cycle(self, week: int) -> Any:
-        day = LINE.start + timedelta(weeks=week, days=4)
-        return run_steps(self.context, now=datetime(day.year, day.month, day.day, tzinfo=UTC))
-
-    @property
-    def page(self) -> str:
-        return (self.context.workspace.page / "index.html").read_text()
 
 
 @pytest.fixture
 def pair(tmp_path: Path, line_config: Callable[..., Settings], empty_mlflow: Path) -> tuple[Model, Model]:
     root = tmp_path / "plant"
 
-    def model(name: str) -> Model:
+    def model(name: str, database: Path | None = None) -> Model:
         ingest = {"inbox": f"inbox/{name}", "outbox": f"outbox/{name}", "settle_seconds": 0}
-        return Model(line_config(name, ingest=ingest, training=TRAINING, promotion={"resamples": 400}), root)
+        settings = line_config(name, ingest=ingest, training=TRAINING, promotion={"resamples": 400})
+        return Model(settings, root, database)
 
-    first, second = model("line-a"), model("line-b")
-    first.context.workspace.mlflow.mkdir(exist_ok=True)
-    (first.context.workspace.mlflow / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
-    return first, second
+    return model("line-a", empty_mlflow), model("line-b")
 
 
 def test_one_with_broken_data_does_not_hold_up_the_other(pair: tuple[Model, Model]) -> None:
