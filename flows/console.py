@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from flows.disk import CLOSED
 from flows.errors import BadConfig, PipelineError
 
 ConfigOption = Annotated[
@@ -171,6 +172,6 @@ def _disk_sentence(error: OSError) -> str:
     where = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}; free some space and run the command again, nothing is lost"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in CLOSED:
         return f"no permission to write{where}; check who owns the folder, then run the command again"
     return f"{error.strerror or error}{where}; run again with --debug for details"

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from flows.errors import Damaged, PipelineError, Unavailable
 
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""What the system says where this user may not write."""
+
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import gc
 import importlib
 import logging
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flows.disk import CLOSED, is_disk_full
 from flows.errors import PipelineError, Unavailable
 
 CYCLE_LIBRARIES: tuple[str, ...] = ("softad.bundle", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store")
@@ -27,7 +27,6 @@ START_SECONDS = 120
 """The first start in a new folder runs all migrations, which takes long on a busy machine."""
 
 STOP_SECONDS = 5
-_OF_THE_DISK = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class EmbeddedServer:
@@ -176,7 +175,9 @@ def told_by_the_command(record: logging.LogRecord) -> bool:
         return False
     if record.exc_info is not None and record.exc_info[1] is not None:
         error = record.exc_info[1]
-        return isinstance(error, PipelineError) or (isinstance(error, OSError) and error.errno in _OF_THE_DISK)
+        return isinstance(error, PipelineError) or (
+            isinstance(error, OSError) and (is_disk_full(error) or error.errno in CLOSED)
+        )
     return str(record.msg).startswith("Finished in state")
 
 
